@@ -1,0 +1,1 @@
+"""Real-time surveillance anomaly server. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Sources to frames, with PyAV, in worker processes."""

@@ -1,0 +1,189 @@
+"""Cut a stream of frames into windows; pure.
+
+A window is 16 frames, resampled by time first where the bundle declares a
+rate. A gap discards the open window and restarts the numbering: a window never
+spans a gap, so window number 0 always means that the head starts from zero.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from server.contract import WINDOW_FRAMES, Image, WindowSpec
+
+MIN_GAP_SECONDS = 2.0
+GAP_INTERVALS = 4
+"""A gap is longer than both two seconds and four median frame intervals."""
+
+_INTERVALS_KEPT = 31
+# Containers round times to as little as a millisecond: a frame that misses its
+# grid point by less than this still counts as at it.
+_GRID_TOLERANCE_SECONDS = 1e-3
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFrame(Generic[P]):
+    """One decoded frame of a stream, its picture still in the decoder's form.
+
+    Attributes:
+        picture: whatever the assembler's `render` turns into an image.
+        index: frame number since the source was opened, from 0.
+        pts_seconds: presentation time in the stream's own clock.
+        arrival_seconds: monotonic clock when its packet was demuxed.
+        capture_seconds: UTC, seconds since the epoch.
+    """
+
+    picture: P
+    index: int
+    pts_seconds: float
+    arrival_seconds: float
+    capture_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Sixteen frames, reduced to the ones that the encoder sees.
+
+    Attributes:
+        number: windows since the last gap, from 0; 0 starts from a zero state.
+        images: (S, H, W, 3) uint8 RGB.
+        first_frame: source frame of slot 0.
+        end_frame: one past the source frame of slot 15. A camera slower than
+            the grid repeats frames, so neighbouring windows may share one.
+        start_pts_seconds: time of slot 0's frame.
+        end_pts_seconds: time of slot 15's frame.
+        start_capture_seconds: UTC of slot 0's frame.
+        end_capture_seconds: UTC of slot 15's frame.
+        arrival_seconds: monotonic clock when slot 15's frame arrived.
+    """
+
+    number: int
+    images: Image
+    first_frame: int
+    end_frame: int
+    start_pts_seconds: float
+    end_pts_seconds: float
+    start_capture_seconds: float
+    end_capture_seconds: float
+    arrival_seconds: float
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+            raise ValueError(
+                f"images must be (S, H, W, 3) uint8, got {self.images.shape} {self.images.dtype}"
+            )
+
+
+class WindowAssembler(Generic[P]):
+    """Turns frames, pushed in order, into windows.
+
+    Only frames that the encoder will see are rendered. At most one window is
+    open at a time, so memory is bounded whatever the stream does.
+
+    Args:
+        spec: window geometry of the bundle.
+        render: picture -> (H, W, 3) uint8 RGB at model size.
+    """
+
+    def __init__(self, spec: WindowSpec, render: Callable[[P], Image]) -> None:
+        self._spec = spec
+        self._render = render
+        self._sampled = frozenset(spec.sampled_slots)
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS_KEPT)
+        self.reset()
+
+    def reset(self) -> None:
+        """Discard the open window; the next one has number 0."""
+        self._last: SourceFrame[P] | None = None
+        self._first: SourceFrame[P] | None = None
+        self._origin_seconds = 0.0
+        self._taken = 0
+        self._images: list[Image] = []
+
+    def push(self, frame: SourceFrame[P]) -> list[Window]:
+        """Take the next frame.
+
+        Returns:
+            The windows it closes: usually none or one, several where a slow
+            camera skips whole windows without a gap.
+        """
+        last = self._last
+        if last is None:
+            return self._begin(frame)
+        interval = frame.pts_seconds - last.pts_seconds
+        if interval > self._gap_limit_seconds() or interval < -MIN_GAP_SECONDS:
+            if interval > 0:
+                self._intervals.append(interval)
+            self.reset()
+            return self._begin(frame)
+        if interval <= 0:
+            return []  # a frame out of order cannot be placed any more
+        self._intervals.append(interval)
+        if self._spec.fps is None:
+            self._last = frame
+            return self._take(frame)
+        closed = self._take_while(last, frame.pts_seconds - _GRID_TOLERANCE_SECONDS)
+        self._last = frame
+        return closed + self._take_while(frame, frame.pts_seconds + _GRID_TOLERANCE_SECONDS)
+
+    def finish(self) -> list[Window]:
+        """The source has ended: its last frame stands for one median interval more."""
+        last = self._last
+        if last is None or self._spec.fps is None:
+            return []
+        interval = statistics.median(self._intervals) if self._intervals else 0.0
+        end_seconds = last.pts_seconds + interval - _GRID_TOLERANCE_SECONDS
+        closed = self._take_while(last, end_seconds)
+        self.reset()
+        return closed
+
+    def _begin(self, frame: SourceFrame[P]) -> list[Window]:
+        self._last = frame
+        self._origin_seconds = frame.pts_seconds
+        return self._take(frame)
+
+    def _gap_limit_seconds(self) -> float:
+        if not self._intervals:
+            return MIN_GAP_SECONDS
+        return max(MIN_GAP_SECONDS, GAP_INTERVALS * statistics.median(self._intervals))
+
+    def _take_while(self, frame: SourceFrame[P], before_seconds: float) -> list[Window]:
+        """Let `frame` stand for every grid point earlier than `before_seconds`."""
+        assert self._spec.fps is not None
+        closed: list[Window] = []
+        while self._origin_seconds + self._taken / self._spec.fps < before_seconds:
+            closed += self._take(frame)
+        return closed
+
+    def _take(self, frame: SourceFrame[P]) -> list[Window]:
+        slot = self._taken % WINDOW_FRAMES
+        self._taken += 1
+        if slot == 0:
+            self._first = frame
+        if slot in self._sampled:
+            self._images.append(self._render(frame.picture))
+        return [self._close(frame)] if slot == WINDOW_FRAMES - 1 else []
+
+    def _close(self, last: SourceFrame[P]) -> Window:
+        first = self._first
+        assert first is not None
+        images, self._images = np.stack(self._images), []
+        return Window(
+            number=self._taken // WINDOW_FRAMES - 1,
+            images=images,
+            first_frame=first.index,
+            end_frame=last.index + 1,
+            start_pts_seconds=first.pts_seconds,
+            end_pts_seconds=last.pts_seconds,
+            start_capture_seconds=first.capture_seconds,
+            end_capture_seconds=last.capture_seconds,
+            arrival_seconds=last.arrival_seconds,
+        )
