@@ -58,9 +58,7 @@ class WindowSpec:
 
     def __post_init__(self) -> None:
         if not 1 <= self.sampled_frames <= WINDOW_FRAMES:
-            raise ValueError(
-                f"sampled_frames ({self.sampled_frames}) must be 1 to {WINDOW_FRAMES}"
-            )
+            raise ValueError(f"sampled_frames ({self.sampled_frames}) must be 1 to {WINDOW_FRAMES}")
         if self.fps is not None and not 0.1 <= self.fps <= 240:
             raise ValueError(f"fps ({self.fps}) must be 0.1 to 240 Hz, or null for native frames")
 

@@ -58,17 +58,16 @@ class PreprocessSpec:
             side = getattr(self, name)
             if not 8 <= side <= MAX_SIDE:
                 raise ValueError(f"{name} ({side}) must be 8 to {MAX_SIDE} pixels")
-        choices = {
+        allowed_by_name = {
             "view": View,
             "interpolation": InterpolationName,
             "colour_matrix": ColourMatrix,
             "colour_range": ColourRange,
         }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in get_args(allowed):
-                raise ValueError(
-                    f"{name} ({getattr(self, name)!r}) must be one of {', '.join(get_args(allowed))}"
-                )
+        for name, allowed in allowed_by_name.items():
+            value, choices = getattr(self, name), get_args(allowed)
+            if value not in choices:
+                raise ValueError(f"{name} ({value!r}) must be one of {', '.join(choices)}")
 
 
 class Preprocessor:
@@ -109,5 +108,4 @@ class Preprocessor:
             interpolation=_INTERPOLATION[spec.interpolation] | _EXACT,
             threads=1,
         )
-        image: Image = scaled.to_ndarray()
-        return image
+        return scaled.to_ndarray().astype(np.uint8, copy=False)

@@ -93,7 +93,9 @@ class SourceUrl:
             if parts.netloc or not parts.path.startswith("/"):
                 raise ValueError("a file source is file:///absolute/path, without a host")
         elif not parts.hostname:
-            raise ValueError(f"source URL {str(self)!r} has no host; expected rtsp://HOST[:PORT]/PATH")
+            raise ValueError(
+                f"source URL {str(self)!r} has no host; expected rtsp://HOST[:PORT]/PATH"
+            )
 
     @property
     def scheme(self) -> str:
@@ -164,9 +166,7 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         if not STREAM_ID.fullmatch(self.stream_id):
-            raise ValueError(
-                f"stream id {self.stream_id!r} must be 1 to 63 of a-z, 0-9 and '-'"
-            )
+            raise ValueError(f"stream id {self.stream_id!r} must be 1 to 63 of a-z, 0-9 and '-'")
         if self.open_threshold is not None and not 0 < self.open_threshold <= 1:
             raise ValueError(f"open_threshold ({self.open_threshold}) must be over 0 and at most 1")
         if self.mode is Mode.LISTEN and self.url.scheme != "rtsp":

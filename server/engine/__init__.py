@@ -1,0 +1,1 @@
+"""Windows to features to scores: engines that run a bundle's graphs."""

@@ -17,7 +17,7 @@ import av.error
 import av.video
 
 from server.contract import WindowSpec
-from server.preprocess import PreprocessSpec, Preprocessor
+from server.preprocess import Preprocessor, PreprocessSpec
 from server.streams import Reason, SourceError
 from server.windows import SourceFrame, Window, WindowAssembler
 

@@ -1,0 +1,236 @@
+"""The bundle: a directory with encoder, head and the manifest that binds them.
+
+`bundle.json` says what the graphs are, how windows and images are made for
+them, and where they come from. A bundle is verified by hash before anything of
+it runs; its id is the hash of the canonical manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from server.contract import TensorSpec, WindowSpec, encoder_tensors, head_tensors
+from server.preprocess import PreprocessSpec
+
+SCHEMA = 1
+MANIFEST = "bundle.json"
+DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class BundleError(ValueError):
+    """A bundle that must not be served; the message says why and what was expected."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GraphFile(_Part):
+    """One ONNX file, named relative to the bundle."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    sha256: Sha256
+    precision: Literal["fp32", "fp16", "int8"]
+
+
+class EncoderPart(_Part):
+    """The encoder: images (B, S, H, W, 3) uint8 to feature (B, D) float32.
+
+    Attributes:
+        name: architecture, such as "r2plus1d-motion".
+        feature_dim: D.
+        feature_scale: L2 norm of every feature; inside the graph.
+        graph: the file.
+    """
+
+    name: str
+    feature_dim: Annotated[int, Field(ge=1, le=65536)]
+    feature_scale: Annotated[float, Field(gt=0)]
+    graph: GraphFile
+
+
+class HeadPart(_Part):
+    """The head step.
+
+    Attributes:
+        name: architecture, such as "lap-causal".
+        half_life_windows: windows after which the memory's weight has halved.
+        states: shape per stream of each state tensor, by name without prefix.
+        graph: the file.
+    """
+
+    name: str
+    half_life_windows: Annotated[float, Field(gt=0)]
+    states: dict[str, tuple[int, ...]]
+    graph: GraphFile
+
+
+class Threshold(_Part):
+    """The default open threshold, in [0, 1], and how it was chosen."""
+
+    value: Annotated[float, Field(gt=0, le=1)]
+    chosen: str
+
+
+class Training(_Part):
+    """Provenance.
+
+    Attributes:
+        manifest_sha256: hash of the list of training clips and labels.
+        clips: sha256 of every training clip's file, sorted.
+        code_version: version of this project that trained.
+        seeds: every seed used.
+        metrics: out-of-fold figures, by name.
+    """
+
+    manifest_sha256: Sha256
+    clips: list[Sha256]
+    code_version: str
+    seeds: list[int]
+    metrics: dict[str, float]
+
+
+class Manifest(_Part):
+    """The whole of `bundle.json`."""
+
+    schema_: Annotated[int, Field(alias="schema")]
+    name: str
+    window: WindowSpec
+    preprocess: PreprocessSpec
+    encoder: EncoderPart
+    head: HeadPart
+    threshold: Threshold
+    training: Training
+
+    def canonical(self) -> bytes:
+        """The bytes that the bundle's id is the hash of."""
+        content = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+    def encoder_tensors(self) -> tuple[list[TensorSpec], list[TensorSpec]]:
+        """Inputs and outputs that the encoder graph must have."""
+        return encoder_tensors(
+            self.window.sampled_frames,
+            self.preprocess.height,
+            self.preprocess.width,
+            self.encoder.feature_dim,
+        )
+
+    def head_tensors(self) -> tuple[list[TensorSpec], list[TensorSpec]]:
+        """Inputs and outputs that the head graph must have."""
+        return head_tensors(self.encoder.feature_dim, self.head.states)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        directory: where its files are.
+        manifest: what it says of itself.
+        bundle_id: 64 hex digits, sha256 of the canonical manifest.
+    """
+
+    directory: Path
+    manifest: Manifest
+    bundle_id: str
+
+    @property
+    def encoder_path(self) -> Path:
+        return self.directory / self.manifest.encoder.graph.file
+
+    @property
+    def head_path(self) -> Path:
+        return self.directory / self.manifest.head.graph.file
+
+
+def load_bundle(directory: Path) -> Bundle:
+    """Read a bundle and verify its files by hash.
+
+    Raises:
+        BundleError: anything is missing, changed or unknown.
+    """
+    manifest = _read_manifest(directory / MANIFEST)
+    for graph in (manifest.encoder.graph, manifest.head.graph):
+        path = directory / graph.file
+        if not path.is_file():
+            raise BundleError(
+                f"bundle {directory} lacks {graph.file}; copy the whole bundle or export it again"
+            )
+        found = file_sha256(path)
+        if found != graph.sha256:
+            raise BundleError(
+                f"{path} does not match its manifest (sha256 {found[:12]}..., expected "
+                f"{graph.sha256[:12]}...); copy the bundle again or export it again"
+            )
+    return Bundle(directory, manifest, hashlib.sha256(manifest.canonical()).hexdigest())
+
+
+def write_bundle(directory: Path, manifest: Manifest, graphs: Mapping[str, Path]) -> Bundle:
+    """Write a bundle whole or not at all, replacing an older one at that place.
+
+    Args:
+        directory: where it will stand; its parent must exist.
+        manifest: complete, with the hashes of the graphs.
+        graphs: source path of every file that the manifest names.
+
+    Raises:
+        BundleError: the place holds something else, or a graph's hash differs.
+    """
+    if directory.exists() and not (directory / MANIFEST).is_file() and any(directory.iterdir()):
+        raise BundleError(f"{directory} exists and is no bundle; choose another place")
+    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        for name, source in graphs.items():
+            shutil.copyfile(source, scratch / name)
+        content = manifest.model_dump(mode="json", by_alias=True)
+        (scratch / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
+        load_bundle(scratch)
+        scratch.chmod(0o755)
+        if directory.exists():
+            shutil.rmtree(directory)
+        os.replace(scratch, directory)  # noqa: PTH105  Path.replace hides that it is atomic
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return load_bundle(directory)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_manifest(path: Path) -> Manifest:
+    if not path.is_file():
+        raise BundleError(f"{path.parent} is not a bundle: it has no {MANIFEST}")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not JSON ({error}); export the bundle again") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise BundleError(
+            f"{path} has schema {found!r}, this server reads {SCHEMA}; "
+            "export the bundle again with a matching version"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(
+            f"{path} is not a valid manifest: {where}: {first['msg']}; export the bundle again"
+        ) from None

@@ -1,0 +1,127 @@
+"""Windows to scores: encoder, then the head step with each stream's state.
+
+Both the live server and the replay of recorded clips go through here, so that
+a clip gets the scores that a camera would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from server.contract import Feature, Image, State
+
+
+class DropReason(Enum):
+    """Why a live window was not scored; also a metric label."""
+
+    OVERLOAD = "overload"  # a newer window of the stream arrived before the engine was free
+    BACKLOG = "backlog"  # the decode worker could not hand it over in time
+    ENGINE = "engine"  # the engine failed on it
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSpan:
+    """A window without its images.
+
+    Attributes:
+        number: windows since the last gap, from 0.
+        first_frame: first source frame.
+        end_frame: one past the last source frame.
+        start_capture_seconds: UTC of the first frame.
+        end_capture_seconds: UTC of the last frame.
+        arrival_seconds: monotonic clock when the last frame arrived.
+    """
+
+    number: int
+    first_frame: int
+    end_frame: int
+    start_capture_seconds: float
+    end_capture_seconds: float
+    arrival_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowScore:
+    """What the server publishes for every window of a stream.
+
+    Attributes:
+        stream_id: the stream.
+        sequence: rises by one with every window of the stream, for ever.
+        span: what it covers.
+        score: in [0, 1], 1 = anomalous; None where the window was dropped.
+        drop_reason: why there is no score; None where there is one.
+        latency_seconds: from the last frame's arrival to this score.
+    """
+
+    stream_id: str
+    sequence: int
+    span: WindowSpan
+    score: float | None
+    drop_reason: DropReason | None
+    latency_seconds: float
+
+    def __post_init__(self) -> None:
+        if (self.score is None) == (self.drop_reason is None):
+            raise ValueError("a window has either a score or a drop reason")
+
+
+class Detector(Protocol):
+    """A bundle's two graphs, loaded and ready. Not thread-safe."""
+
+    def encode(self, images: Image) -> Feature:
+        """(B, S, H, W, 3) uint8 -> (B, D) float32."""
+
+    def step(self, features: Feature, state: State) -> tuple[Feature, State]:
+        """(B, D) and state tensors (B, ...) -> scores (B,) in [0, 1] and the next state."""
+
+    def zero_state(self) -> State:
+        """State of one stream at its start, tensors of (1, ...)."""
+
+
+@dataclass(slots=True)
+class StreamMemory:
+    """What the head remembers of one stream: constant size, however long it runs."""
+
+    state: State | None = field(default=None)
+    last_feature: Feature | None = field(default=None)  # (1, D)
+
+    def reset(self) -> None:
+        self.state = None
+        self.last_feature = None
+
+
+def score_features(
+    detector: Detector, features: Feature, memories: Sequence[StreamMemory]
+) -> list[float]:
+    """Step the head once for each of several streams.
+
+    Args:
+        detector: runs the head.
+        features: (B, D), one row a stream.
+        memories: B different memories; each is advanced by one window.
+
+    Returns:
+        B scores in [0, 1].
+    """
+    states = [m.state if m.state is not None else detector.zero_state() for m in memories]
+    batch = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
+    scores, after = detector.step(features, batch)
+    for row, memory in enumerate(memories):
+        memory.state = {name: tensor[row : row + 1].copy() for name, tensor in after.items()}
+        memory.last_feature = features[row : row + 1].copy()
+    return [float(score) for score in scores]
+
+
+def skip_window(detector: Detector, memory: StreamMemory) -> None:
+    """Advance a stream's state over a window that was not encoded.
+
+    The last feature stands in for it, so that state never skips time; before
+    the first feature there is nothing to advance.
+    """
+    if memory.last_feature is not None:
+        score_features(detector, memory.last_feature, [memory])
