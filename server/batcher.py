@@ -1,0 +1,299 @@
+"""Windows of all streams to scores, on one engine thread.
+
+Each stream has a lane, which keeps its newest window only: when the
+engine cannot keep up, the older one becomes a drop, told with its reason, and
+delay never grows. Every window gets the next sequence of its stream when it
+arrives, scored or not, and leaves in that order.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from server.engine.onnxruntime import EngineError
+from server.scoring import (
+    Detector,
+    DropReason,
+    StreamMemory,
+    WindowScore,
+    WindowSpan,
+    score_features,
+    skip_window,
+)
+from server.windows import Window
+
+logger = logging.getLogger(__name__)
+
+_IDLE_WAIT_SECONDS = 1.0
+MAX_DROPS_HELD = 256
+"""Drops of a lane that wait to be told while the engine is stuck; older ones are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """How windows of different streams are joined.
+
+    Attributes:
+        max_batch: windows of one encoder call.
+        max_wait_seconds: how long a first window waits for others.
+    """
+
+    max_batch: int = 8
+    max_wait_seconds: float = 0.005
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_batch <= 256:
+            raise ValueError(f"max_batch ({self.max_batch}) must be 1 to 256")
+        if not 0 <= self.max_wait_seconds <= 1:
+            raise ValueError(f"max_wait_seconds ({self.max_wait_seconds}) must be 0 to 1")
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A place in a lane: a window, a drop, or the mark that the source broke off."""
+
+    sequence: int
+    span: WindowSpan | None
+    window: Window | None = None
+    drop_reason: DropReason | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One stream's place at the batcher. Touched only through the batcher.
+
+    Attributes:
+        stream_id: the stream.
+        next_sequence: what its next window gets.
+        memory: the head's state.
+    """
+
+    stream_id: str
+    next_sequence: int = 0
+    memory: StreamMemory = field(default_factory=StreamMemory)
+    entries: deque[_Entry] = field(default_factory=deque)
+    open: bool = True
+
+
+class ScoreSink(Protocol):
+    """Where results go; called on the engine thread, in order for each stream."""
+
+    def scored(self, lane: Lane, score: WindowScore) -> None:
+        """A window was scored or dropped."""
+
+    def broke_off(self, lane: Lane) -> None:
+        """The lane's source broke off after all that came before."""
+
+    def stage(self, name: str, seconds: float) -> None:
+        """One stage of a batch took this long."""
+
+    def batch(self, size: int) -> None:
+        """A batch of this many windows was encoded."""
+
+
+class Batcher:
+    """Owns the detector and the thread that runs it."""
+
+    def __init__(self, detector: Detector, settings: BatchSettings, sink: ScoreSink) -> None:
+        self._detector = detector
+        self._settings = settings
+        self._sink = sink
+        self._lanes: list[Lane] = []
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._failing = False
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the engine thread."""
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 2.0) -> None:
+        """Stop after the batch in work; what still waits is discarded."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+
+    def open_lane(self, stream_id: str, next_sequence: int) -> Lane:
+        """Make a place for a stream."""
+        lane = Lane(stream_id, next_sequence)
+        with self._wake:
+            self._lanes.append(lane)
+        return lane
+
+    def close_lane(self, lane: Lane) -> None:
+        """Forget a stream; nothing of it is published once this returns, save a batch in work."""
+        with self._wake:
+            lane.open = False
+            lane.entries.clear()
+            if lane in self._lanes:
+                self._lanes.remove(lane)
+            self._wake.notify_all()
+
+    def submit(self, lane: Lane, window: Window) -> None:
+        """Hand over a stream's next window; never waits."""
+        with self._wake:
+            _drop_waiting(lane)
+            if lane.open:
+                _append(lane, _Entry(_take_sequence(lane), _span(window), window=window))
+                self._wake.notify_all()
+
+    def report_drop(self, lane: Lane, span: WindowSpan, reason: DropReason) -> None:
+        """A window of the stream was lost before it came here; it keeps its place and sequence."""
+        with self._wake:
+            if lane.open:
+                _append(lane, _Entry(_take_sequence(lane), span, drop_reason=reason))
+                self._wake.notify_all()
+
+    def break_off(self, lane: Lane) -> None:
+        """The stream's source broke off: nothing is known until its next window."""
+        with self._wake:
+            if lane.open:
+                _append(lane, _Entry(lane.next_sequence, None))
+                self._wake.notify_all()
+
+    def _loop(self) -> None:
+        while True:
+            work = self._collect()
+            if work is None:
+                return
+            try:
+                self._advance(work)
+            except Exception:  # one stream's fault must not end the engine of all
+                logger.exception("a batch was lost")
+
+    def _collect(self) -> list[tuple[Lane, list[_Entry]]] | None:
+        """Wait for work; take from each lane everything up to its first window.
+
+        One window a stream and batch keeps streams fair and their order; lanes
+        that come first this time go last next time.
+        """
+        with self._wake:
+            while not self._stopping and not any(lane.entries for lane in self._lanes):
+                self._wake.wait(_IDLE_WAIT_SECONDS)
+            if self._settings.max_wait_seconds:
+                self._wake.wait_for(self._batch_is_full, self._settings.max_wait_seconds)
+            if self._stopping:
+                return None
+            chosen = [lane for lane in self._lanes if lane.entries][: self._settings.max_batch]
+            self._lanes = [lane for lane in self._lanes if lane not in chosen] + chosen
+            return [(lane, _take_entries(lane)) for lane in chosen]
+
+    def _batch_is_full(self) -> bool:
+        waiting = sum(1 for lane in self._lanes if lane.entries)
+        return self._stopping or waiting >= min(self._settings.max_batch, len(self._lanes))
+
+    def _advance(self, work: list[tuple[Lane, list[_Entry]]]) -> None:
+        batch: list[tuple[Lane, _Entry]] = []
+        for lane, entries in work:
+            for entry in entries:
+                if entry.window is not None:
+                    batch.append((lane, entry))
+                else:
+                    self._pass_over(lane, entry)
+        if batch:
+            self._score(batch)
+
+    def _pass_over(self, lane: Lane, entry: _Entry) -> None:
+        if entry.span is None:
+            lane.memory.reset()
+            if lane.open:
+                self._sink.broke_off(lane)
+            return
+        if entry.span.number == 0:
+            lane.memory.reset()
+        try:
+            skip_window(self._detector, lane.memory)
+        except EngineError:
+            lane.memory.reset()
+        self._publish(lane, entry, None, entry.drop_reason)
+
+    def _score(self, batch: list[tuple[Lane, _Entry]]) -> None:
+        windows = [entry.window for _, entry in batch if entry.window is not None]
+        started = time.monotonic()
+        for window in windows:
+            self._sink.stage("queue", started - window.arrival_seconds)
+        for lane, entry in batch:
+            if entry.span is not None and entry.span.number == 0:
+                lane.memory.reset()
+        try:
+            features = self._detector.encode(np.stack([window.images for window in windows]))
+            encoded = time.monotonic()
+            scores = score_features(self._detector, features, [lane.memory for lane, _ in batch])
+        except EngineError as error:
+            self._fail(batch, error)
+            return
+        self._failing = False
+        stepped = time.monotonic()
+        for (lane, entry), score in zip(batch, scores, strict=True):
+            self._publish(lane, entry, score, None)
+        self._sink.batch(len(batch))
+        self._sink.stage("encode", encoded - started)
+        self._sink.stage("head", stepped - encoded)
+        self._sink.stage("publish", time.monotonic() - stepped)
+
+    def _fail(self, batch: list[tuple[Lane, _Entry]], error: EngineError) -> None:
+        if not self._failing:
+            logger.error("engine failed on a batch of %d windows: %s", len(batch), error)
+        self._failing = True
+        for lane, entry in batch:
+            entry.drop_reason = DropReason.ENGINE
+            self._pass_over(lane, entry)
+
+    def _publish(
+        self, lane: Lane, entry: _Entry, score: float | None, reason: DropReason | None
+    ) -> None:
+        if not lane.open or entry.span is None:
+            return
+        latency_seconds = max(0.0, time.monotonic() - entry.span.arrival_seconds)
+        self._sink.scored(
+            lane,
+            WindowScore(lane.stream_id, entry.sequence, entry.span, score, reason, latency_seconds),
+        )
+
+
+def _take_sequence(lane: Lane) -> int:
+    sequence = lane.next_sequence
+    lane.next_sequence += 1
+    return sequence
+
+
+def _take_entries(lane: Lane) -> list[_Entry]:
+    taken: list[_Entry] = []
+    while lane.entries:
+        taken.append(lane.entries.popleft())
+        if taken[-1].window is not None:
+            break
+    return taken
+
+
+def _drop_waiting(lane: Lane) -> None:
+    for entry in lane.entries:
+        if entry.window is not None:
+            entry.window, entry.drop_reason = None, DropReason.OVERLOAD
+
+
+def _append(lane: Lane, entry: _Entry) -> None:
+    lane.entries.append(entry)
+    while len(lane.entries) > MAX_DROPS_HELD:
+        lane.entries.popleft()
+
+
+def _span(window: Window) -> WindowSpan:
+    return WindowSpan(
+        number=window.number,
+        first_frame=window.first_frame,
+        end_frame=window.end_frame,
+        start_capture_seconds=window.start_capture_seconds,
+        end_capture_seconds=window.end_capture_seconds,
+        arrival_seconds=window.arrival_seconds,
+    )

@@ -1,0 +1,177 @@
+"""Run a bundle with ONNX Runtime, on the CPU or on CUDA.
+
+ONNX Runtime falls back to the CPU in silence when a provider cannot be had;
+here what was asked for runs, or nothing does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+
+from server.bundle import Bundle, BundleError
+from server.contract import (
+    FEATURE,
+    IMAGES,
+    NEXT_STATE_PREFIX,
+    SCORE,
+    STATE_PREFIX,
+    Feature,
+    Image,
+    State,
+    TensorSpec,
+)
+
+Device = Literal["cpu", "cuda"]
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
+
+
+class EngineError(RuntimeError):
+    """The engine asked for cannot run, or failed while running."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How to run.
+
+    Attributes:
+        device: where the encoder runs; the head step always runs on the CPU,
+            where its few thousand multiplications beat a copy to a device.
+        threads: threads of one encoder call; None leaves it to ONNX Runtime.
+    """
+
+    device: Device = "cpu"
+    threads: int | None = None
+
+
+class OnnxDetector:
+    """Encoder and head of a bundle in two sessions. Not thread-safe.
+
+    Raises:
+        EngineError: the device cannot be had.
+        BundleError: a graph is broken or has other inputs or outputs than the
+            manifest says.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        manifest = bundle.manifest
+        self._encoder = _session(bundle.encoder_path, options.device, options.threads)
+        _check_graph(bundle.encoder_path, self._encoder, *manifest.encoder_tensors())
+        self._head = _session(bundle.head_path, "cpu", 1)
+        _check_graph(bundle.head_path, self._head, *manifest.head_tensors())
+        self._states = dict(manifest.head.states)
+        self.device = options.device
+        self.precision = manifest.encoder.graph.precision
+        size = manifest.preprocess
+        self._image_shape = (manifest.window.sampled_frames, size.height, size.width, 3)
+
+    def warm_up(self, max_batch: int) -> None:
+        """Run every path once, so that the first window is not the slow one."""
+        for batch in {1, max_batch}:
+            images = np.zeros((batch, *self._image_shape), np.uint8)
+            state = {k: np.repeat(v, batch, axis=0) for k, v in self.zero_state().items()}
+            self.step(self.encode(images), state)
+
+    def encode(self, images: Image) -> Feature:
+        """(B, S, H, W, 3) uint8 -> (B, D) float32.
+
+        Raises:
+            EngineError: ONNX Runtime failed.
+        """
+        feature: Feature = _run(self._encoder, [FEATURE], {IMAGES: images})[0]
+        return feature
+
+    def step(self, features: Feature, state: State) -> tuple[Feature, State]:
+        """(B, D) and the state -> scores (B,) in [0, 1] and the next state.
+
+        Raises:
+            EngineError: ONNX Runtime failed.
+        """
+        feeds = {FEATURE: features} | {STATE_PREFIX + k: v for k, v in state.items()}
+        outputs = [SCORE, *(NEXT_STATE_PREFIX + name for name in self._states)]
+        scores, *after = _run(self._head, outputs, feeds)
+        return scores, dict(zip(self._states, after, strict=True))
+
+    def zero_state(self) -> State:
+        """State of one stream at its start, (1, ...) each."""
+        return {name: np.zeros((1, *shape), np.float32) for name, shape in self._states.items()}
+
+
+def _session(path: Path, device: Device, threads: int | None) -> ort.InferenceSession:
+    provider = _PROVIDERS[device]
+    if provider not in ort.get_available_providers():
+        raise EngineError(
+            f"this ONNX Runtime has no {provider}; install the project with its "
+            f"{'gpu' if device == 'cuda' else 'cpu'} extra, or set engine.device to another one"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    # Spinning threads would take the cores from the decoders between two windows.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # ONNX Runtime's errors have no common base but Exception
+        raise BundleError(
+            f"{path} cannot be loaded by ONNX Runtime ({_first_line(error)})"
+        ) from None
+    if session.get_providers()[0] != provider:
+        raise EngineError(
+            f"engine.device is {device}, but ONNX Runtime fell back to "
+            f"{session.get_providers()[0]}; mend the driver or set engine.device=cpu"
+        )
+    return session
+
+
+def _check_graph(
+    path: Path,
+    session: ort.InferenceSession,
+    inputs: list[TensorSpec],
+    outputs: list[TensorSpec],
+) -> None:
+    for kind, expected, nodes in (
+        ("input", inputs, session.get_inputs()),
+        ("output", outputs, session.get_outputs()),
+    ):
+        found = {node.name: _spec(node) for node in nodes}
+        for tensor in expected:
+            if tensor.name not in found:
+                raise BundleError(f"{path} lacks {kind} {tensor}; it has {_listed(found)}")
+            if found[tensor.name] != tensor:
+                raise BundleError(
+                    f"{path} has {kind} {found[tensor.name]}, the manifest says {tensor}; "
+                    "export the bundle again"
+                )
+        if len(found) != len(expected):
+            extra = sorted(set(found) - {tensor.name for tensor in expected})
+            raise BundleError(f"{path} has {kind} {', '.join(extra)}, which the manifest lacks")
+
+
+def _spec(node: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else None for size in node.shape)
+    return TensorSpec(node.name, _DTYPES.get(node.type, node.type), shape)
+
+
+def _listed(found: dict[str, TensorSpec]) -> str:
+    return ", ".join(str(tensor) for tensor in found.values()) or "none"
+
+
+def _run(session: ort.InferenceSession, outputs: list[str], feeds: dict[str, Any]) -> list[Any]:
+    try:
+        results: list[Any] = session.run(outputs, feeds)
+    except Exception as error:  # as above
+        raise EngineError(f"ONNX Runtime failed ({_first_line(error)})") from error
+    return results
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
