@@ -11,6 +11,9 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+CLOSE_RATIO = 0.8
+"""Default close threshold as a share of the open threshold."""
+
 
 class AlertState(Enum):
     """Whether an alert still goes on."""
@@ -89,6 +92,10 @@ class Alert:
     end_seconds: float
     peak_score: float
     peak_seconds: float
+
+    @property
+    def is_closed(self) -> bool:
+        return self.state is AlertState.CLOSED
 
 
 def alert_id(stream_id: str, bundle_id: str, first_sequence: int) -> str:
