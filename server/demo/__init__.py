@@ -1,0 +1,1 @@
+"""`gvvad demo`: a camera of our own, the real server, and what it sees, live."""
