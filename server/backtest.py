@@ -282,7 +282,7 @@ def _print_report(report: BacktestReport, console: Console) -> None:
     for name, seen in (("unseen", False), ("seen", True)):
         total = report.total(seen=seen)
         if total.clips or total.without_window:
-            console.print(f"{name}: {_sentence(total)}", highlight=False)
+            console.print(f"{name}: {_sentence(total)}", highlight=False, soft_wrap=True)
     rate = report.windows / report.seconds if report.seconds else 0.0
     console.print(
         f"{report.windows} windows in {report.seconds:.1f} s ({rate:.0f} windows/s), "

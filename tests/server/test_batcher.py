@@ -1,0 +1,228 @@
+"""The batcher: order, fairness, drops and state, with a real engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.batcher import MAX_DROPS_HELD, Batcher, BatchSettings, Lane
+from server.contract import Feature, Image, State
+from server.engine.onnxruntime import EngineError, EngineOptions, OnnxDetector
+from server.scoring import DropReason, WindowScore, WindowSpan
+from server.windows import Window
+from tests.support.tiny_bundle import make_tiny_bundle, trail_scores
+
+
+class Gate:
+    """The tiny detector behind a gate, so that a test decides when the engine is busy."""
+
+    def __init__(self, inner: OnnxDetector) -> None:
+        self._inner = inner
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Event()
+        self.failing = False
+
+    def encode(self, images: Image) -> Feature:
+        self.entered.set()
+        assert self.open.wait(10)
+        if self.failing:
+            raise EngineError("out of memory")
+        return self._inner.encode(images)
+
+    def step(self, features: Feature, state: State) -> tuple[Feature, State]:
+        return self._inner.step(features, state)
+
+    def zero_state(self) -> State:
+        return self._inner.zero_state()
+
+
+class Sink:
+    """Keeps what is published."""
+
+    def __init__(self) -> None:
+        self.scores: list[WindowScore] = []
+        self.breaks: list[str] = []
+        self.batches: list[int] = []
+        self._changed = threading.Condition()
+
+    def scored(self, lane: Lane, score: WindowScore) -> None:
+        with self._changed:
+            self.scores.append(score)
+            self._changed.notify_all()
+
+    def broke_off(self, lane: Lane) -> None:
+        self.breaks.append(lane.stream_id)
+
+    def stage(self, name: str, seconds: float) -> None:
+        assert seconds >= 0
+
+    def batch(self, size: int) -> None:
+        self.batches.append(size)
+
+    def wait_for(self, count: int) -> list[WindowScore]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.scores) >= count, 10)
+        return self.scores
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> OnnxDetector:
+    directory: Path = tmp_path_factory.mktemp("bundles") / "tiny"
+    return OnnxDetector(make_tiny_bundle(directory), EngineOptions(threads=1))
+
+
+@pytest.fixture
+def gate(detector: OnnxDetector) -> Gate:
+    return Gate(detector)
+
+
+@pytest.fixture
+def sink() -> Sink:
+    return Sink()
+
+
+@pytest.fixture
+def batcher(gate: Gate, sink: Sink) -> Iterator[Batcher]:
+    batcher = Batcher(gate, BatchSettings(max_batch=4, max_wait_seconds=0.001), sink)
+    batcher.start()
+    yield batcher
+    gate.open.set()
+    batcher.stop()
+
+
+def window(number: int, level: int = 128) -> Window:
+    images = np.full((4, 24, 32, 3), level, np.uint8)
+    span = (16 * number, 16 * number + 16, number * 1.6, number * 1.6 + 1.5)
+    return Window(number, images, *span, 0.0, 1.5, time.monotonic())
+
+
+def span_of(number: int) -> WindowSpan:
+    return WindowSpan(number, 16 * number, 16 * number + 16, 0.0, 1.5, time.monotonic())
+
+
+def hold(gate: Gate, batcher: Batcher, lane: Lane) -> None:
+    """Keep the engine busy with window 0 of the lane."""
+    gate.open.clear()
+    gate.entered.clear()
+    batcher.submit(lane, window(0))
+    assert gate.entered.wait(10)
+
+
+def test_scores_follow_the_state_of_their_own_stream(batcher: Batcher, sink: Sink) -> None:
+    dark, bright = batcher.open_lane("dark", 0), batcher.open_lane("bright", 100)
+    for number in range(5):
+        batcher.submit(dark, window(number, 51))
+        batcher.submit(bright, window(number, 204))
+        sink.wait_for(2 * number + 2)
+    by_stream = {
+        name: [s for s in sink.scores if s.stream_id == name] for name in ("dark", "bright")
+    }
+    assert [s.sequence for s in by_stream["bright"]] == list(range(100, 105))
+    # float32 means of flat images: a few ulp.
+    for name, level in (("dark", 0.2), ("bright", 0.8)):
+        expected = trail_scores([level] * 5)
+        assert [s.score for s in by_stream[name]] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_newest_window_wins_and_the_older_one_is_told(
+    batcher: Batcher, gate: Gate, sink: Sink
+) -> None:
+    lane = batcher.open_lane("cam", 0)
+    hold(gate, batcher, lane)
+    for number in (1, 2, 3):
+        batcher.submit(lane, window(number))
+    gate.open.set()
+    scores = sink.wait_for(4)
+    assert [s.sequence for s in scores] == [0, 1, 2, 3]
+    assert [s.drop_reason for s in scores] == [
+        None,
+        DropReason.OVERLOAD,
+        DropReason.OVERLOAD,
+        None,
+    ]
+    # Dropped windows step the head with the last feature: state never skips time.
+    level = 128 / 255
+    assert scores[3].score == pytest.approx(trail_scores([level] * 4)[3], abs=1e-6)
+
+
+def test_a_window_after_a_gap_starts_from_zero_even_if_dropped(
+    batcher: Batcher, gate: Gate, sink: Sink
+) -> None:
+    lane = batcher.open_lane("cam", 0)
+    hold(gate, batcher, lane)
+    batcher.break_off(lane)
+    batcher.submit(lane, window(0, 204))
+    batcher.submit(lane, window(1, 204))
+    gate.open.set()
+    scores = sink.wait_for(3)
+    assert sink.breaks == ["cam"]
+    assert scores[1].drop_reason is DropReason.OVERLOAD
+    assert scores[2].score == pytest.approx(trail_scores([0.8])[0], abs=1e-6)
+
+
+def test_a_batch_takes_one_window_of_each_stream(batcher: Batcher, gate: Gate, sink: Sink) -> None:
+    busy = batcher.open_lane("busy", 0)
+    lanes = [batcher.open_lane(f"cam{n}", 0) for n in range(6)]
+    hold(gate, batcher, busy)
+    for lane in lanes:
+        batcher.submit(lane, window(0))
+    gate.open.set()
+    scores = sink.wait_for(7)
+    assert sorted(s.stream_id for s in scores[1:]) == [lane.stream_id for lane in lanes]
+    assert sink.batches == [1, 4, 2]
+
+
+def test_windows_lost_on_the_way_keep_their_sequence(batcher: Batcher, sink: Sink) -> None:
+    lane = batcher.open_lane("cam", 0)
+    batcher.submit(lane, window(0))
+    sink.wait_for(1)
+    batcher.report_drop(lane, span_of(1), DropReason.BACKLOG)
+    batcher.submit(lane, window(2))
+    reasons = {s.sequence: s.drop_reason for s in sink.wait_for(3)}
+    assert reasons == {0: None, 1: DropReason.BACKLOG, 2: None}
+
+
+def test_an_engine_that_fails_drops_its_batch_and_goes_on(
+    batcher: Batcher, gate: Gate, sink: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    lane = batcher.open_lane("cam", 0)
+    gate.failing = True
+    for number in range(3):
+        batcher.submit(lane, window(number))
+        sink.wait_for(number + 1)
+    gate.failing = False
+    batcher.submit(lane, window(3))
+    scores = sink.wait_for(4)
+    assert [s.drop_reason for s in scores] == [DropReason.ENGINE] * 3 + [None]
+    assert sum("engine failed" in record.message for record in caplog.records) == 1
+
+
+def test_a_closed_lane_publishes_nothing_more(batcher: Batcher, gate: Gate, sink: Sink) -> None:
+    gone, other = batcher.open_lane("gone", 0), batcher.open_lane("other", 0)
+    hold(gate, batcher, gone)
+    batcher.submit(gone, window(1))
+    batcher.submit(other, window(0))
+    batcher.close_lane(gone)
+    gate.open.set()
+    sink.wait_for(1)
+    batcher.stop()
+    assert [s.stream_id for s in sink.scores] == ["other"]
+
+
+def test_a_stuck_engine_holds_a_bounded_number_of_entries(
+    batcher: Batcher, gate: Gate, sink: Sink
+) -> None:
+    lane = batcher.open_lane("cam", 0)
+    hold(gate, batcher, lane)
+    for number in range(1, 3 * MAX_DROPS_HELD):
+        batcher.submit(lane, window(number))
+    assert len(lane.entries) == MAX_DROPS_HELD
+    gate.open.set()
+    last = sink.wait_for(MAX_DROPS_HELD + 1)[-1]
+    assert (last.sequence, last.drop_reason) == (3 * MAX_DROPS_HELD - 1, None)

@@ -1,0 +1,137 @@
+"""A tiny real bundle: two ONNX graphs whose scores can be computed by hand.
+
+Feature = mean red, green and blue of the window, each in [0, 1]. The head keeps
+a trail: next = (trail + mean feature) / 2, and the score is the new trail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from server.bundle import (
+    Bundle,
+    EncoderPart,
+    GraphFile,
+    HeadPart,
+    Manifest,
+    Threshold,
+    Training,
+    file_sha256,
+    write_bundle,
+)
+from server.contract import WindowSpec
+from server.preprocess import PreprocessSpec
+
+NATIVE = WindowSpec(sampled_frames=4, fps=None)
+SMALL = PreprocessSpec(24, 32, "squash", "area", "bt601", "declared")
+
+
+def make_tiny_bundle(
+    directory: Path,
+    *,
+    window: WindowSpec = NATIVE,
+    preprocess: PreprocessSpec = SMALL,
+    clips: list[str] | None = None,
+    threshold: float = 0.5,
+    feature_dim_said: int = 3,
+) -> Bundle:
+    """Write the bundle; `feature_dim_said` may lie, to make its graphs of another shape."""
+    graphs = directory.parent / f"{directory.name}-graphs"
+    graphs.mkdir(parents=True)
+    onnx.save(_encoder(window.sampled_frames, preprocess), graphs / "encoder.onnx")
+    onnx.save(_head(), graphs / "head.onnx")
+    manifest = Manifest(
+        schema=1,
+        name="tiny",
+        window=window,
+        preprocess=preprocess,
+        encoder=EncoderPart(
+            name="means",
+            feature_dim=feature_dim_said,
+            feature_scale=1.0,
+            graph=_graph_file(graphs / "encoder.onnx"),
+        ),
+        head=HeadPart(
+            name="trail",
+            half_life_windows=1.0,
+            states={"trail": (1,)},
+            graph=_graph_file(graphs / "head.onnx"),
+        ),
+        threshold=Threshold(value=threshold, chosen="by hand"),
+        training=Training(
+            manifest_sha256="0" * 64, clips=clips or [], code_version="0", seeds=[], metrics={}
+        ),
+    )
+    sources = {name: graphs / name for name in ("encoder.onnx", "head.onnx")}
+    return write_bundle(directory, manifest, sources)
+
+
+def trail_scores(means: list[float]) -> list[float]:
+    """Scores that the tiny head gives for windows of these mean features, from zero."""
+    trail, scores = 0.0, []
+    for mean in means:
+        trail = (trail + mean) / 2
+        scores.append(trail)
+    return scores
+
+
+def at_rate(spec: WindowSpec, fps: float) -> WindowSpec:
+    return replace(spec, fps=fps)
+
+
+def _graph_file(path: Path) -> GraphFile:
+    return GraphFile(file=path.name, sha256=file_sha256(path), precision="fp32")
+
+
+def _encoder(sampled_frames: int, size: PreprocessSpec) -> onnx.ModelProto:
+    shape = ["B", sampled_frames, size.height, size.width, 3]
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Div", ["mean", "full"], ["feature"]),
+    ]
+    return _model(
+        nodes,
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("feature", TensorProto.FLOAT, ["B", 3])],
+        {"axes": np.array([1, 2, 3]), "full": np.float32(255)},
+    )
+
+
+def _head() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("ReduceMean", ["feature", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Add", ["mean", "state_trail"], ["sum"]),
+        helper.make_node("Mul", ["sum", "half"], ["next_state_trail"]),
+        helper.make_node("Squeeze", ["next_state_trail", "axes"], ["score"]),
+    ]
+    return _model(
+        nodes,
+        [
+            helper.make_tensor_value_info("feature", TensorProto.FLOAT, ["B", 3]),
+            helper.make_tensor_value_info("state_trail", TensorProto.FLOAT, ["B", 1]),
+        ],
+        [
+            helper.make_tensor_value_info("score", TensorProto.FLOAT, ["B"]),
+            helper.make_tensor_value_info("next_state_trail", TensorProto.FLOAT, ["B", 1]),
+        ],
+        {"axes": np.array([1]), "half": np.float32(0.5)},
+    )
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    constants: dict[str, np.ndarray],
+) -> onnx.ModelProto:
+    initialisers = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, initialisers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model
