@@ -1,0 +1,93 @@
+# make demo    the newcomer's command: a camera, the server, scores and an alert, live
+# make dev     everything for development in .venv
+# make test    the test suite; long tests with CI=true or TEST=--long
+# make check   lint, types, protos, tests: what CI runs
+# make clean   remove what the above made
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+DEMO ?=
+TEST ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+BIN := .venv/bin
+BUF := node_modules/.bin/buf
+# A real RTSP server for the end-to-end tests, and the Python that drives it.
+TEST_DEPS := gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-bad \
+	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly \
+	gstreamer1.0-rtsp python3-gi
+
+# Debian and Ubuntu ship Python without venv; install it where we may.
+define need_python
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than 3.11: make $@ PYTHON=python3.12, say" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) apt PACKAGES=python3-venv
+endef
+
+.PHONY: help demo dev test test-deps check format clean apt
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+demo: .venv-run/.installed
+	@.venv-run/bin/gvvad demo $(DEMO)
+
+dev: .venv/.installed
+
+test: .venv/.installed
+	$(BIN)/python -m pytest $(TEST)
+
+check: .venv/.installed $(BUF)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BUF) lint
+	$(BUF) breaking --against protos/baseline.binpb
+	stubs=$$(mktemp -d); trap 'rm -rf "$$stubs"' EXIT; \
+		PYTHON=$(CURDIR)/$(BIN)/python protos/generate.sh "$$stubs"; \
+		for stub in $$(cd "$$stubs" && find . -name '*_pb2*'); do \
+			cmp "$$stubs/$$stub" "protos/$$stub" \
+				|| { echo "protos/$$stub is stale: run protos/generate.sh" >&2; exit 1; }; \
+		done
+	$(MAKE) test
+
+format: .venv/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv-run/.installed: pyproject.toml
+	$(need_python)
+	@echo "Making .venv-run with the lean runtime, about a minute the first time ..." >&2
+	@test -x .venv-run/bin/python || $(PYTHON) -m venv .venv-run
+	@.venv-run/bin/python -m pip install --quiet -e ".[cpu,demo]"
+	@touch $@
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(need_python)
+	@echo "Making .venv with everything, a few minutes the first time ..." >&2
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[cpu,demo,train,export,dev]"
+	@touch $@
+
+$(BUF): package.json
+	@command -v npm >/dev/null || { echo "make check needs npm, for buf" >&2; exit 2; }
+	@npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+test-deps:
+	@$(MAKE) apt PACKAGES="$(TEST_DEPS)"
+
+apt:
+	@command -v apt-get >/dev/null || { echo "install $(PACKAGES) first" >&2; exit 2; }
+	@as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+		$$as_root apt-get update -qq; \
+		DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -qq -y --no-install-recommends \
+			$(PACKAGES) >/dev/null
+
+clean:
+	rm -rf .venv .venv-run build dist demo-out node_modules *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,61 @@
+"""Which tests can run here; the rest is skipped with its reason.
+
+With CI=true nothing is skipped for want of a package: what is missing is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+DATA = Path(os.environ.get("GVVAD_DATA", ROOT.parent / "shared" / "data"))
+IN_CI = os.environ.get("CI") == "true"
+
+collect_ignore = ["tests/support/gst_server.py"]  # for the system's Python, which has GStreamer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run tests of over 20 seconds too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        reason = _reason_to_skip(item, long=IN_CI or config.getoption("--long"))
+        if reason is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:
+    if item.get_closest_marker("long") and not long:
+        return "long: runs with --long or CI=true"
+    if item.get_closest_marker("clips") and not DATA.is_dir():
+        return f"clips: no real clips at {DATA}; set GVVAD_DATA"
+    if item.get_closest_marker("gpu") and not Path("/dev/nvidiactl").exists():
+        return "gpu: no CUDA device"
+    if item.get_closest_marker("rtsp") and not _has_rtsp_server():
+        if IN_CI:
+            raise pytest.UsageError("gst-rtsp-server is not installed; run `make test-deps`")
+        return "rtsp: gst-rtsp-server is not installed; run `make test-deps`"
+    return None
+
+
+@cache
+def _has_rtsp_server() -> bool:
+    probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
+    try:
+        command = ["/usr/bin/python3", "-c", probe]
+        finished = subprocess.run(command, capture_output=True, timeout=30)
+    except OSError:
+        return False
+    return finished.returncode == 0
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """The folder of real clips; only for tests marked `clips`."""
+    return DATA
