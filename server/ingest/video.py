@@ -6,9 +6,10 @@ which its packet was demuxed, so that latency counts from there.
 
 from __future__ import annotations
 
+import struct
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -21,8 +22,12 @@ from server.preprocess import Preprocessor, PreprocessSpec
 from server.streams import Reason, SourceError
 from server.windows import SourceFrame, Window, WindowAssembler
 
+MAX_CLOCK_ERROR_SECONDS = 600.0
+"""A camera's clock that is further off is not set (1970, or another time zone)."""
+
 # Packets in flight inside a decoder: H.264 allows 16 reference frames.
 _ARRIVALS_KEPT = 64
+_PRODUCER_REFERENCE_TIME = struct.Struct("=q")
 
 
 def open_file(path: Path) -> av.container.InputContainer:
@@ -38,7 +43,7 @@ def open_file(path: Path) -> av.container.InputContainer:
     except (av.error.FFmpegError, OSError) as error:
         raise SourceError(
             Reason.CODEC_UNSUPPORTED,
-            f"{path} is not a video that FFmpeg can read ({_strerror(error)}); give a video file",
+            f"{path} is not a video that FFmpeg can read ({strerror(error)}); give a video file",
         ) from None
     try:
         video_stream(container, str(path))
@@ -67,34 +72,62 @@ def video_stream(container: av.container.InputContainer, name: str) -> av.video.
 
 
 def decode(
-    container: av.container.InputContainer, stream: av.video.VideoStream
+    container: av.container.InputContainer,
+    stream: av.video.VideoStream,
+    on_packet: Callable[[float], None] | None = None,
 ) -> Iterator[SourceFrame[av.VideoFrame]]:
     """Frames of `stream` in presentation order, until the source ends.
 
     A frame without a time (the first of a live RTSP session has none) takes no
     place in any window and is passed over.
 
+    Args:
+        container: an open source.
+        stream: its video stream.
+        on_packet: called after each packet with the seconds its decoding took;
+            what it raises ends the iteration.
+
     Raises:
         av.error.FFmpegError: the source failed; a corrupt packet alone is skipped.
     """
-    arrivals: OrderedDict[int | None, float] = OrderedDict()
+    times: OrderedDict[int | None, tuple[float, float]] = OrderedDict()
     clock_offset_seconds = time.time() - time.monotonic()
     index = 0
     for packet in container.demux(stream):
         arrival_seconds = time.monotonic()
-        arrivals[packet.pts] = arrival_seconds
-        while len(arrivals) > _ARRIVALS_KEPT:
-            arrivals.popitem(last=False)
+        capture_seconds = _capture_seconds(packet, arrival_seconds + clock_offset_seconds)
+        times[packet.pts] = (arrival_seconds, capture_seconds)
+        while len(times) > _ARRIVALS_KEPT:
+            times.popitem(last=False)
         try:
             frames = packet.decode()
         except av.error.InvalidDataError:
-            continue
+            frames = []
+        if on_packet is not None:
+            on_packet(time.monotonic() - arrival_seconds)
         for frame in frames:
             if frame.pts is None or frame.time is None:
                 continue
-            arrived = arrivals.pop(frame.pts, arrival_seconds)
-            yield SourceFrame(frame, index, frame.time, arrived, arrived + clock_offset_seconds)
+            arrived, captured = times.pop(frame.pts, (arrival_seconds, capture_seconds))
+            yield SourceFrame(frame, index, frame.time, arrived, captured)
             index += 1
+
+
+def _capture_seconds(packet: av.Packet[av.video.VideoStream], arrived_seconds: float) -> float:
+    """UTC at which the packet's frame was taken.
+
+    RTSP packets carry it as soon as the camera has sent an RTCP sender report;
+    before that, without one, and where the camera's clock is not set, arrival
+    stands for it.
+    """
+    if not packet.has_sidedata("prft"):
+        return arrived_seconds
+    reference = bytes(packet.get_sidedata("prft"))
+    (wallclock_microseconds,) = _PRODUCER_REFERENCE_TIME.unpack_from(reference)
+    captured_seconds = float(wallclock_microseconds) / 1e6
+    if abs(captured_seconds - arrived_seconds) > MAX_CLOCK_ERROR_SECONDS:
+        return arrived_seconds
+    return captured_seconds
 
 
 def file_windows(path: Path, window: WindowSpec, preprocess: PreprocessSpec) -> Iterator[Window]:
@@ -110,10 +143,11 @@ def file_windows(path: Path, window: WindowSpec, preprocess: PreprocessSpec) -> 
                 yield from assembler.push(frame)
         except av.error.FFmpegError as error:
             raise SourceError(
-                Reason.CODEC_UNSUPPORTED, f"{path} broke off while decoding ({_strerror(error)})"
+                Reason.CODEC_UNSUPPORTED, f"{path} broke off while decoding ({strerror(error)})"
             ) from None
     yield from assembler.finish()
 
 
-def _strerror(error: BaseException) -> str:
+def strerror(error: BaseException) -> str:
+    """The system's or FFmpeg's words for an error, without the file or URL it concerns."""
     return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,119 @@
+"""What the decode workers tell their parent about the streams.
+
+Windows of a live stream that the parent took too late are dropped, the newest
+wins; each dropped one is still told as a `SkippedWindow`, so that sequence
+numbers stay free of gaps and the head can be stepped over it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.streams import Reason, StreamState
+from server.windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedWindow:
+    """A window without its images; the fields are `server.windows.Window`'s."""
+
+    number: int
+    first_frame: int
+    end_frame: int
+    start_pts_seconds: float
+    end_pts_seconds: float
+    start_capture_seconds: float
+    end_capture_seconds: float
+    arrival_seconds: float
+
+    @classmethod
+    def of(cls, window: Window) -> SkippedWindow:
+        """What remains of `window` when its images are dropped."""
+        return cls(
+            number=window.number,
+            first_frame=window.first_frame,
+            end_frame=window.end_frame,
+            start_pts_seconds=window.start_pts_seconds,
+            end_pts_seconds=window.end_pts_seconds,
+            start_capture_seconds=window.start_capture_seconds,
+            end_capture_seconds=window.end_capture_seconds,
+            arrival_seconds=window.arrival_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WindowReady:
+    """A window to score."""
+
+    stream_id: str
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class WindowsSkipped:
+    """Windows that were dropped, older than every window that follows.
+
+    Attributes:
+        stream_id: the stream.
+        count: how many, at least 1.
+        windows: the newest of them, oldest first; all of them unless the
+            parent read nothing for many minutes.
+    """
+
+    stream_id: str
+    count: int
+    windows: tuple[SkippedWindow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChanged:
+    """A stream entered a state.
+
+    Attributes:
+        stream_id: the stream.
+        state: the state it is in now.
+        reason: why it is not running; None while it runs or first connects.
+        message: one sentence for people, without credentials.
+    """
+
+    stream_id: str
+    state: StreamState
+    reason: Reason | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStats:
+    """What a stream did since its last `FrameStats`, about once a second.
+
+    Attributes:
+        stream_id: the stream.
+        frames: decoded.
+        windows: closed, whether they were delivered or dropped.
+        last_frame_seconds: UTC of the newest frame's arrival.
+        decode_seconds: spent in the decoder.
+        preprocess_seconds: spent in scaling and colour conversion.
+    """
+
+    stream_id: str
+    frames: int
+    windows: int
+    last_frame_seconds: float
+    decode_seconds: float
+    preprocess_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected:
+    """Frames flow again after an interruption.
+
+    Attributes:
+        stream_id: the stream.
+        reason: why it had been interrupted.
+    """
+
+    stream_id: str
+    reason: Reason
+
+
+IngestEvent = WindowReady | WindowsSkipped | StatusChanged | FrameStats | Reconnected

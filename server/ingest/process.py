@@ -1,0 +1,127 @@
+"""One worker process seen from its parent: start, talk, watch, end, reap."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import server
+from server.ingest.messages import Command, Envelope, Heartbeat, Report, Shutdown, WorkerSetup
+
+_START_GRACE_SECONDS = 30.0
+_SEND_TIMEOUT_SECONDS = 2
+_REAP_SECONDS = 5.0
+
+
+class WorkerProcess:
+    """A started worker.
+
+    Everything it gets to know, credentials too, goes through a socket pair that
+    nobody else holds: nothing of it stands in its arguments or environment. The
+    worker sees the pair close when its parent dies, however that happens.
+
+    Args:
+        setup: sent first.
+        deliver: called with every event, from this worker's reader thread.
+    """
+
+    def __init__(self, setup: WorkerSetup, deliver: Callable[[Envelope], None]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "server.ingest.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        timeout = struct.pack("@ll", _SEND_TIMEOUT_SECONDS, 0)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+        self._connection = Connection(ours.detach())
+        self._deliver = deliver
+        self._alive_until_seconds = time.monotonic() + _START_GRACE_SECONDS
+        self._delivering = False
+        self._gone = threading.Event()
+        self._reader = threading.Thread(
+            target=self._read, name=f"ingest-reader-{self.pid}", daemon=True
+        )
+        self.send(setup)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def gone(self) -> bool:
+        """Whether it hung up or ended."""
+        return self._gone.is_set() or self._process.poll() is not None
+
+    def hangs(self, hang_seconds: float) -> bool:
+        """Whether it has not given a heartbeat for so long although it was listened to."""
+        if self._delivering:
+            return False
+        return time.monotonic() > self._alive_until_seconds + hang_seconds
+
+    def send(self, command: Command | WorkerSetup) -> None:
+        """Send a command; a worker that takes none any more counts as gone."""
+        try:
+            self._connection.send(command)
+        except OSError:
+            self._gone.set()
+
+    def ask_to_end(self) -> None:
+        """Let it close its sources and exit."""
+        self.send(Shutdown())
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Wait for its exit; whether it came."""
+        try:
+            self._process.wait(max(0.0, timeout_seconds))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def destroy(self) -> None:
+        """End it at once, reap it and close the connection."""
+        self._process.kill()
+        self._process.wait(_REAP_SECONDS)
+        if threading.current_thread() is not self._reader:
+            self._reader.join(_REAP_SECONDS)
+        self._connection.close()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                report: Report = self._connection.recv()
+            except (EOFError, OSError):
+                break
+            if isinstance(report, Heartbeat):
+                self._alive_until_seconds = max(self._alive_until_seconds, time.monotonic())
+                continue
+            self._delivering = True
+            self._deliver(report)
+            self._alive_until_seconds = max(self._alive_until_seconds, time.monotonic())
+            self._delivering = False
+        self._gone.set()
+
+
+def _environment() -> dict[str, str]:
+    """The parent's, with the project importable and NumPy's thread pools kept small."""
+    package_root = str(Path(server.__file__).resolve().parent.parent)
+    paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "2",
+    }

@@ -1,0 +1,228 @@
+"""The life of one stream: open, decode, cut into windows, fail, wait, open again.
+
+One thread each, in a worker process. A live source is tried for ever, except
+where trying would do harm (a wrong password gets the address banned) or can't
+help; a file is played once.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+import av
+import av.container
+import av.error
+
+from server.contract import Image
+from server.ingest import rtsp
+from server.ingest.backoff import Backoff
+from server.ingest.events import FrameStats, Reconnected, StatusChanged
+from server.ingest.messages import StartStream, WorkerSetup
+from server.ingest.meter import Meter
+from server.ingest.outbox import Outbox
+from server.ingest.video import decode, open_file, strerror, video_stream
+from server.preprocess import Preprocessor
+from server.streams import Mode, Reason, SourceError, StreamState
+from server.windows import SourceFrame, Window, WindowAssembler
+
+_PARKING = frozenset({Reason.AUTH_FAILED, Reason.ADDRESS_DENIED})
+_UNSTUCK_SECONDS = 60.0
+
+_logger = logging.getLogger(__name__)
+
+
+class StreamRunner:
+    """One stream in one worker.
+
+    Args:
+        start: the stream and the generation of this life.
+        setup: what is common to all streams.
+        wake: called after there is something to send.
+    """
+
+    def __init__(self, start: StartStream, setup: WorkerSetup, wake: Callable[[], None]) -> None:
+        self._config = start.config
+        self._settings = setup.settings
+        self._interrupted_by = start.interrupted_by
+        self._has_run = start.interrupted_by is not None
+        self.outbox = Outbox(start.config.stream_id, wake)
+        self._meter = Meter(start.config.stream_id)
+        self._preprocess = Preprocessor(setup.preprocess)
+        self._assembler = WindowAssembler(setup.window, self._render)
+        self._stopped = threading.Event()
+        self._progress_seconds = time.monotonic()
+        name = f"stream-{start.config.stream_id}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; one that waits for a camera ends by its own timeout."""
+        self._stopped.set()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Wait for the thread to end."""
+        self._thread.join(timeout_seconds)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the thread has ended."""
+        return not self._thread.is_alive()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the thread lives but has outlasted every timeout it runs under."""
+        settings = self._settings
+        allowed_seconds = (
+            2 * settings.open_timeout_seconds + settings.read_timeout_seconds + _UNSTUCK_SECONDS
+        )
+        return not self.finished and time.monotonic() - self._progress_seconds > allowed_seconds
+
+    def take_stats(self) -> FrameStats | None:
+        """What happened since the last call; None where no frame came."""
+        return self._meter.take()
+
+    def _run(self) -> None:
+        if self._config.url.scheme == "file":
+            self._play_file()
+        else:
+            self._follow_camera()
+
+    def _follow_camera(self) -> None:
+        settings = self._settings
+        backoff = Backoff(
+            settings.backoff_first_seconds,
+            settings.backoff_max_seconds,
+            settings.stable_seconds,
+            random.Random(),
+        )
+        while not self._stopped.is_set():
+            self._connecting()
+            self._meter.begin_session()
+            failure = self._session(self._open_camera)
+            self._assembler.reset()
+            if self._stopped.is_set():
+                return
+            self._interrupted_by = failure.reason
+            if failure.reason in _PARKING:
+                self._tell(StreamState.PARKED, failure.reason, failure.sentence)
+                return
+            if self._config.mode is Mode.LISTEN and self._meter.session_frames:
+                continue  # the camera left; it may come back at once
+            self._tell(StreamState.BACKING_OFF, failure.reason, failure.sentence)
+            self._wait(backoff.next_wait_seconds(self._meter.session_seconds))
+
+    def _play_file(self) -> None:
+        self._connecting()
+        failure = self._session(self._open_file)
+        if failure.reason is Reason.END_OF_STREAM:
+            for window in self._assembler.finish():
+                self._emit(window)
+            self._tell(StreamState.ENDED, failure.reason, "the file was played to its end")
+        else:
+            self._tell(StreamState.PARKED, failure.reason, failure.sentence)
+
+    def _session(
+        self, open_source: Callable[[], av.container.InputContainer | None]
+    ) -> SourceError:
+        """Open the source and read it until it ends; returns why it did."""
+        try:
+            container = open_source()
+            if container is None:
+                return SourceError(Reason.END_OF_STREAM, "stopped")
+            with container:
+                return self._read(container)
+        except SourceError as error:
+            return error
+        except Exception as error:  # the one boundary that keeps a stream from taking its worker
+            report = self._config.url.redact(traceback.format_exc())
+            _logger.error("stream %s failed: %s", self._config.stream_id, report)
+            return SourceError(Reason.INTERNAL, f"internal error ({type(error).__name__})")
+
+    def _read(self, container: av.container.InputContainer) -> SourceError:
+        stream = video_stream(container, str(self._config.url))
+        broken: Exception | None = None
+        try:
+            for frame in decode(container, stream, self._on_packet):
+                if self._stopped.is_set():
+                    break
+                self._take(frame)
+        except av.error.FFmpegError as error:
+            broken = error
+        if self._config.url.scheme != "file":
+            return rtsp.ended(broken, self._config.mode, self._settings)
+        if broken is not None:
+            sentence = f"{self._config.url} broke off while decoding ({strerror(broken)})"
+            return SourceError(Reason.CODEC_UNSUPPORTED, sentence)
+        return SourceError(Reason.END_OF_STREAM, "the file has ended")
+
+    def _take(self, frame: SourceFrame[av.VideoFrame]) -> None:
+        first = self._meter.session_frames == 0
+        self._meter.count_frame(frame.arrival_seconds)
+        if first:
+            self._running()
+        for window in self._assembler.push(frame):
+            self._emit(window)
+
+    def _emit(self, window: Window) -> None:
+        self._meter.count_window()
+        if self._config.url.scheme == "file":
+            self.outbox.deliver(window, self._still_wanted)
+        else:
+            self.outbox.offer(window)
+
+    def _open_camera(self) -> av.container.InputContainer | None:
+        if self._config.mode is Mode.LISTEN:
+            return rtsp.listen(self._config, self._settings, lambda: not self._still_wanted())
+        return rtsp.pull(self._config, self._settings)
+
+    def _open_file(self) -> av.container.InputContainer:
+        return open_file(self._settings.access.allowed_file(self._config.url))
+
+    def _on_packet(self, decode_seconds: float) -> None:
+        self._progress_seconds = time.monotonic()
+        self._meter.count_decoding(decode_seconds)
+        allowed_seconds = self._settings.read_timeout_seconds
+        if self._config.url.scheme != "file" and self._meter.frame_age_seconds > allowed_seconds:
+            raise SourceError(
+                Reason.STALE, f"no picture could be decoded for {allowed_seconds:g} s"
+            )
+
+    def _render(self, picture: av.VideoFrame) -> Image:
+        started_seconds = time.monotonic()
+        image = self._preprocess(picture)
+        self._meter.count_preprocessing(time.monotonic() - started_seconds)
+        return image
+
+    def _still_wanted(self) -> bool:
+        self._progress_seconds = time.monotonic()
+        return not self._stopped.is_set()
+
+    def _wait(self, seconds: float) -> None:
+        end_seconds = time.monotonic() + seconds
+        while self._still_wanted() and (left := end_seconds - time.monotonic()) > 0:
+            self._stopped.wait(min(left, 1.0))
+
+    def _connecting(self) -> None:
+        self._progress_seconds = time.monotonic()
+        listening = self._config.mode is Mode.LISTEN
+        message = f"waiting for a camera to push to {self._config.url}" if listening else ""
+        self._tell(StreamState.CONNECTING, self._interrupted_by, message)
+
+    def _running(self) -> None:
+        self._tell(StreamState.RUNNING, None, "")
+        if self._interrupted_by is not None and self._has_run:
+            self.outbox.put(Reconnected(self._config.stream_id, self._interrupted_by))
+        self._interrupted_by = None
+        self._has_run = True
+
+    def _tell(self, state: StreamState, reason: Reason | None, message: str) -> None:
+        message = self._config.url.redact(message)
+        self.outbox.put(StatusChanged(self._config.stream_id, state, reason, message))

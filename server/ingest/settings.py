@@ -1,0 +1,45 @@
+"""The values that live ingest works by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from server.ingest.access import AccessPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    """Values of the pool, its workers and their streams.
+
+    Attributes:
+        workers: decode processes, 1 to 64.
+        open_timeout_seconds: a camera that has not answered by then has timed out.
+        read_timeout_seconds: a connected source without a frame for so long is stale.
+        backoff_first_seconds: the longest wait before the first retry.
+        backoff_max_seconds: the longest wait before any retry.
+        stable_seconds: frames for so long set the waits back to the first.
+        hang_seconds: a worker without a heartbeat for so long is killed.
+        access: which sources may be opened.
+    """
+
+    workers: int = 2
+    open_timeout_seconds: float = 5.0
+    read_timeout_seconds: float = 5.0
+    backoff_first_seconds: float = 1.0
+    backoff_max_seconds: float = 30.0
+    stable_seconds: float = 60.0
+    hang_seconds: float = 15.0
+    access: AccessPolicy = field(default_factory=AccessPolicy)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.workers <= 64:
+            raise ValueError(f"workers ({self.workers}) must be 1 to 64 decode processes")
+        for name in ("open_timeout", "read_timeout", "backoff_first", "stable", "hang"):
+            seconds = getattr(self, f"{name}_seconds")
+            if not 0 < seconds <= 3600:
+                raise ValueError(f"{name}_seconds ({seconds}) must be over 0 and at most 3600")
+        if not self.backoff_first_seconds <= self.backoff_max_seconds <= 3600:
+            raise ValueError(
+                f"backoff_max_seconds ({self.backoff_max_seconds}) must be at least "
+                f"backoff_first_seconds ({self.backoff_first_seconds}) and at most 3600"
+            )

@@ -1,0 +1,164 @@
+"""A decode worker: the process in which streams are opened and decoded.
+
+Started by the pool with one end of a socket pair as its only argument. It ends
+when told to, and also when its parent is gone, whatever its threads hang in.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+
+import av
+
+from server.ingest.messages import (
+    Acknowledge,
+    Command,
+    Envelope,
+    Heartbeat,
+    Report,
+    Shutdown,
+    StartStream,
+    StopStream,
+    WorkerSetup,
+)
+from server.ingest.runner import StreamRunner
+
+HEARTBEAT_SECONDS = 1.0
+
+_GOODBYE_SECONDS = 0.7
+
+
+class Worker:
+    """Runs streams by the parent's commands.
+
+    Args:
+        connection: to the parent.
+        setup: what is common to all streams.
+    """
+
+    def __init__(self, connection: Connection, setup: WorkerSetup) -> None:
+        self._connection = connection
+        self._setup = setup
+        self._lock = threading.Lock()
+        self._runners: dict[int, StreamRunner] = {}
+        self._stopping: list[StreamRunner] = []
+        self._wake = threading.Event()
+
+    def serve(self) -> None:
+        """Follow commands until the parent says so or is gone."""
+        threading.Thread(target=self._send_reports, name="sender", daemon=True).start()
+        while True:
+            try:
+                command: Command = self._connection.recv()
+            except (EOFError, OSError):
+                break
+            if isinstance(command, Shutdown):
+                break
+            self._follow(command)
+        self._say_goodbye()
+
+    def _follow(self, command: Command) -> None:
+        match command:
+            case StartStream():
+                self._start(command)
+            case StopStream():
+                self._stop(command.generation)
+            case Acknowledge():
+                runner = self._runners.get(command.generation)
+                if runner is not None:
+                    runner.outbox.acknowledge()
+
+    def _start(self, command: StartStream) -> None:
+        if command.generation in self._runners:
+            return
+        runner = StreamRunner(command, self._setup, self._wake.set)
+        with self._lock:
+            self._runners[command.generation] = runner
+        runner.start()
+
+    def _stop(self, generation: int) -> None:
+        with self._lock:
+            runner = self._runners.pop(generation, None)
+            if runner is None:
+                return
+            self._stopping = [one for one in self._stopping if not one.finished] + [runner]
+        runner.stop()
+
+    def _say_goodbye(self) -> None:
+        """Let the sources close their sessions: some cameras have few to give."""
+        with self._lock:
+            runners = [*self._runners.values(), *self._stopping]
+        for runner in runners:
+            runner.stop()
+        end_seconds = time.monotonic() + _GOODBYE_SECONDS
+        for runner in runners:
+            runner.join(max(0.0, end_seconds - time.monotonic()))
+
+    def _send_reports(self) -> None:
+        beat_at_seconds = 0.0
+        try:
+            while True:
+                now_seconds = time.monotonic()
+                if now_seconds >= beat_at_seconds:
+                    beat_at_seconds = now_seconds + HEARTBEAT_SECONDS
+                    self._beat()
+                if not self._send_round():
+                    self._wake.wait(max(0.0, beat_at_seconds - time.monotonic()))
+                    self._wake.clear()
+        except OSError:
+            return  # the parent is gone; the command loop ends the process
+
+    def _beat(self) -> None:
+        """Say that all is well, unless a thread is stuck: the parent then ends this process."""
+        with self._lock:
+            runners = [*self._runners.values(), *self._stopping]
+        if not any(runner.stuck for runner in runners):
+            self._send(Heartbeat())
+        for generation, runner in self._current():
+            stats = runner.take_stats()
+            if stats is not None:
+                self._send(Envelope(generation, stats))
+
+    def _send_round(self) -> bool:
+        """Send at most one event of each stream; whether there was any."""
+        sent = False
+        for generation, runner in self._current():
+            event = runner.outbox.pop()
+            if event is not None:
+                self._send(Envelope(generation, event))
+                sent = True
+        return sent
+
+    def _current(self) -> list[tuple[int, StreamRunner]]:
+        with self._lock:
+            return list(self._runners.items())
+
+    def _send(self, report: Report) -> None:
+        self._connection.send(report)
+
+
+def main() -> None:
+    """Entry of the process: `python -m server.ingest.worker FD`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to end
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # supervisors signal whole process groups
+    faulthandler.enable()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    av.logging.set_level(None)  # FFmpeg prints URLs with their credentials
+    connection = Connection(int(sys.argv[1]))
+    try:
+        setup: WorkerSetup = connection.recv()
+    except (EOFError, OSError):
+        os._exit(0)
+    Worker(connection, setup).serve()
+    os._exit(0)  # a thread that hangs in FFmpeg must not keep the process
+
+
+if __name__ == "__main__":
+    main()
