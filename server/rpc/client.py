@@ -1,0 +1,253 @@
+"""A client of the server: domain values in, domain values out.
+
+Every call has a deadline except the watches, which go on until they are
+cancelled. Safe to use from several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+from gvvad.v1 import (
+    alert_pb2,
+    alert_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    score_pb2,
+    score_pb2_grpc,
+    stream_pb2,
+    stream_pb2_grpc,
+)
+
+from server.alerts import Alert
+from server.rpc import mapping
+from server.scoring import WindowScore
+from server.streams import Mode, SourceUrl, StreamConfig, Transport
+from server.views import ModelInfo, StreamView
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # A watch of a quiet stream notices within forty seconds that its server is gone.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # The server is on this network; a proxy for the web would break loopback.
+    ("grpc.enable_http_proxy", 0),
+)
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Item = TypeVar("Item")
+
+
+class ClientError(RuntimeError):
+    """The server refused a call or did not answer.
+
+    Attributes:
+        sentence: what happened and what to do.
+        code: name of the gRPC status code, such as "NOT_FOUND".
+    """
+
+    def __init__(self, sentence: str, code: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class StreamChange:
+    """What an update changes; None keeps what is there.
+
+    Attributes:
+        url: the new source.
+        mode: who connects to whom.
+        transport: of RTP.
+        open_threshold: over 0 and at most 1.
+        bundle_threshold: go back to the bundle's threshold.
+    """
+
+    url: SourceUrl | None = None
+    mode: Mode | None = None
+    transport: Transport | None = None
+    open_threshold: float | None = None
+    bundle_threshold: bool = False
+
+
+class _Call(Protocol):
+    """A running server-streaming call; a message is of the type that `read` takes."""
+
+    def __next__(self) -> Any: ...
+
+    def cancel(self) -> bool: ...
+
+
+class Watch(Generic[Item]):
+    """A running watch: an iterator of `(missed, item)`, ended by `cancel` from any thread.
+
+    Iteration raises `ClientError` when the server ends the watch.
+    """
+
+    def __init__(self, call: _Call, read: Callable[[Any], tuple[int, Item]], address: str) -> None:
+        self._call = call
+        self._read = read
+        self._address = address
+        self._cancelled = False
+
+    def __iter__(self) -> Iterator[tuple[int, Item]]:
+        return self
+
+    def __next__(self) -> tuple[int, Item]:
+        try:
+            return self._read(next(self._call))
+        except grpc.RpcError as error:
+            if self._cancelled:
+                raise StopIteration from None
+            raise _client_error(error, self._address) from None
+
+    def cancel(self) -> None:
+        """End the watch; iteration stops without an error."""
+        self._cancelled = True
+        self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+
+class Client:
+    """One server's API.
+
+    Args:
+        address: `host:port`.
+        deadline_seconds: of every call that is no watch.
+    """
+
+    def __init__(self, address: str, deadline_seconds: float = 10.0) -> None:
+        self._address = address
+        self._deadline_seconds = deadline_seconds
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._streams = stream_pb2_grpc.StreamServiceStub(self._channel)
+        self._scores = score_pb2_grpc.ScoreServiceStub(self._channel)
+        self._alerts = alert_pb2_grpc.AlertServiceStub(self._channel)
+        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
+
+    def create(self, config: StreamConfig) -> StreamView:
+        """Register a stream. Raises: ClientError."""
+        request = stream_pb2.CreateStreamRequest(
+            stream_id=config.stream_id, stream=mapping.config_message(config, reveal=True)
+        )
+        return mapping.stream_view(self._ask(self._streams.CreateStream, request))
+
+    def get(self, stream_id: str) -> StreamView:
+        """One stream. Raises: ClientError."""
+        request = stream_pb2.GetStreamRequest(name=mapping.stream_name(stream_id))
+        return mapping.stream_view(self._ask(self._streams.GetStream, request))
+
+    def list(self) -> list[StreamView]:
+        """All streams, ordered by id. Raises: ClientError."""
+        views: list[StreamView] = []
+        request = stream_pb2.ListStreamsRequest(page_size=200)
+        while True:
+            page = self._ask(self._streams.ListStreams, request)
+            views += [mapping.stream_view(message) for message in page.streams]
+            if not page.next_page_token:
+                return views
+            request.page_token = page.next_page_token
+
+    def update(self, stream_id: str, change: StreamChange) -> StreamView:
+        """Change a stream. Raises: ClientError."""
+        message = stream_pb2.Stream(
+            name=mapping.stream_name(stream_id),
+            url=change.url.reveal() if change.url is not None else "",
+            mode=mapping.MODE[change.mode],
+            transport=mapping.TRANSPORT[change.transport],
+            open_threshold=change.open_threshold,
+        )
+        paths = [field.name for field, _ in message.ListFields() if field.name != "name"]
+        if change.bundle_threshold and change.open_threshold is None:
+            paths.append("open_threshold")
+        request = stream_pb2.UpdateStreamRequest(stream=message, update_mask=FieldMask(paths=paths))
+        return mapping.stream_view(self._ask(self._streams.UpdateStream, request))
+
+    def delete(self, stream_id: str) -> None:
+        """Stop and forget a stream. Raises: ClientError."""
+        request = stream_pb2.DeleteStreamRequest(name=mapping.stream_name(stream_id))
+        self._ask(self._streams.DeleteStream, request)
+
+    def model(self) -> ModelInfo:
+        """What the server scores with. Raises: ClientError."""
+        return mapping.model_info(self._ask(self._models.GetModel, model_pb2.GetModelRequest()))
+
+    def watch_scores(self, stream_id: str | None = None) -> Watch[WindowScore]:
+        """Scores of one stream or of all, from now on.
+
+        Returns once the server watches, so that nothing after it is missed; an
+        error of the call is raised by the first step of the iteration.
+        """
+        name = mapping.stream_name(stream_id) if stream_id is not None else ""
+        call = self._scores.WatchScores(score_pb2.WatchScoresRequest(stream=name))
+        call.initial_metadata()
+        return Watch(call, _read_score, self._address)
+
+    def watch_alerts(self, stream_id: str | None = None) -> Watch[Alert]:
+        """Alerts of one stream or of all, from now on; as `watch_scores`."""
+        name = mapping.stream_name(stream_id) if stream_id is not None else ""
+        call = self._alerts.WatchAlerts(alert_pb2.WatchAlertsRequest(stream=name))
+        call.initial_metadata()
+        return Watch(call, _read_alert, self._address)
+
+    def close(self) -> None:
+        """End everything that runs on this client."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ask(
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request
+    ) -> Response:
+        try:
+            return method(request, timeout=self._deadline_seconds)
+        except grpc.RpcError as error:
+            raise _client_error(error, self._address) from None
+
+
+def _read_score(message: score_pb2.WatchScoresResponse) -> tuple[int, WindowScore]:
+    return message.missed, mapping.window_score(message.score)
+
+
+def _read_alert(message: alert_pb2.WatchAlertsResponse) -> tuple[int, Alert]:
+    return message.missed, mapping.alert(message.alert)
+
+
+def _client_error(error: grpc.RpcError, address: str) -> ClientError:
+    # Every error of a call is also a `grpc.Call`, which the types do not say.
+    code: grpc.StatusCode = error.code()
+    details: str = error.details() or "no details"
+    if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details:
+        details = f"no server answers at {address}; start one with: gvvad serve"
+    elif code is grpc.StatusCode.UNAVAILABLE and "DNS resolution failed" in details:
+        details = f"the host of {address} is not known; give --server HOST:PORT"
+    elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        details = f"the server at {address} did not answer in time; see its log"
+    return ClientError(details, code.name)

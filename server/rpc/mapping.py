@@ -1,0 +1,272 @@
+"""Domain values to messages and back, for both ends of the wire.
+
+What a client sends is checked in `requests`; what the server sends is trusted.
+"""
+
+from __future__ import annotations
+
+import math
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from gvvad.v1 import alert_pb2, model_pb2, score_pb2, stream_pb2
+
+from server.alerts import Alert, AlertState
+from server.scoring import DropReason, WindowScore, WindowSpan
+from server.streams import (
+    STREAM_ID,
+    Mode,
+    Reason,
+    SourceUrl,
+    StreamConfig,
+    StreamState,
+    StreamStatus,
+    Transport,
+)
+from server.views import ModelInfo, StreamView
+
+_PREFIX = "streams/"
+
+
+class InvalidError(ValueError):
+    """A request that makes no sense; the message is the sentence for the client."""
+
+
+def stream_name(stream_id: str) -> str:
+    """Resource name of a stream.
+
+    >>> stream_name("door")
+    'streams/door'
+    """
+    return _PREFIX + stream_id
+
+
+def stream_id(name: str, field: str) -> str:
+    """Id in a resource name; `field` is the field that holds it.
+
+    Raises:
+        InvalidError: not `streams/{id}`.
+    """
+    found = name.removeprefix(_PREFIX)
+    if not name.startswith(_PREFIX) or not STREAM_ID.fullmatch(found):
+        raise InvalidError(
+            f"{field} ({name!r}) must be streams/{{id}}, with an id of 1 to 63 of a-z, 0-9 and '-'"
+        )
+    return found
+
+
+def config_message(config: StreamConfig, *, reveal: bool) -> stream_pb2.Stream:
+    """The fields that a client sets.
+
+    Args:
+        config: of the stream.
+        reveal: True on the way to the server only: the URL keeps its credentials.
+    """
+    return stream_pb2.Stream(
+        name=stream_name(config.stream_id),
+        url=config.url.reveal() if reveal else str(config.url),
+        mode=MODE[config.mode],
+        transport=TRANSPORT[config.transport],
+        open_threshold=config.open_threshold,
+    )
+
+
+def stream_message(view: StreamView) -> stream_pb2.Stream:
+    """A stream as the API shows it: without credentials."""
+    message = config_message(view.config, reveal=False)
+    status = view.status
+    message.status.state = _STATE[status.state]
+    message.status.reason = _REASON[status.reason]
+    message.status.message = view.config.url.redact(status.message)
+    message.status.frames_decoded = status.frames_decoded
+    message.status.reconnects = status.reconnects
+    if status.last_frame_seconds is not None:
+        message.status.last_frame_time.CopyFrom(timestamp(status.last_frame_seconds))
+    message.status.next_sequence = view.next_sequence
+    if view.last_score is not None:
+        message.status.last_score = view.last_score
+    message.create_time.CopyFrom(timestamp(view.created_seconds))
+    return message
+
+
+def stream_view(message: stream_pb2.Stream) -> StreamView:
+    """A stream as the API showed it."""
+    found = message.status
+    status = StreamStatus(
+        state=_STATE_OF[found.state],
+        reason=_REASON_OF[found.reason],
+        message=found.message,
+        frames_decoded=found.frames_decoded,
+        reconnects=found.reconnects,
+        last_frame_seconds=(
+            seconds(found.last_frame_time) if found.HasField("last_frame_time") else None
+        ),
+    )
+    config = StreamConfig(
+        stream_id=stream_id(message.name, "name"),
+        url=SourceUrl(message.url),
+        mode=MODE_OF[message.mode],
+        transport=TRANSPORT_OF[message.transport],
+        open_threshold=message.open_threshold if message.HasField("open_threshold") else None,
+    )
+    return StreamView(
+        config=config,
+        status=status,
+        next_sequence=found.next_sequence,
+        last_score=found.last_score if found.HasField("last_score") else None,
+        created_seconds=seconds(message.create_time),
+    )
+
+
+def score_message(score: WindowScore, bundle_id: str) -> score_pb2.WindowScore:
+    """What became of a window; `bundle_id` says which bundle scored it."""
+    return score_pb2.WindowScore(
+        stream=stream_name(score.stream_id),
+        sequence=score.sequence,
+        window_number=score.span.number,
+        first_frame=score.span.first_frame,
+        end_frame=score.span.end_frame,
+        start_time=timestamp(score.span.start_capture_seconds),
+        end_time=timestamp(score.span.end_capture_seconds),
+        score=score.score,
+        drop_reason=_DROP[score.drop_reason],
+        latency=duration(score.latency_seconds),
+        bundle_id=bundle_id,
+    )
+
+
+def window_score(message: score_pb2.WindowScore) -> WindowScore:
+    """What became of a window.
+
+    The server's monotonic clock means nothing here, so `arrival_seconds` is NaN.
+    """
+    span = WindowSpan(
+        number=message.window_number,
+        first_frame=message.first_frame,
+        end_frame=message.end_frame,
+        start_capture_seconds=seconds(message.start_time),
+        end_capture_seconds=seconds(message.end_time),
+        arrival_seconds=math.nan,
+    )
+    return WindowScore(
+        stream_id=stream_id(message.stream, "stream"),
+        sequence=message.sequence,
+        span=span,
+        score=message.score if message.HasField("score") else None,
+        drop_reason=_DROP_OF[message.drop_reason],
+        latency_seconds=message.latency.ToNanoseconds() / 1e9,
+    )
+
+
+def alert_message(alert: Alert) -> alert_pb2.Alert:
+    """An alert as it is now."""
+    return alert_pb2.Alert(
+        alert_id=alert.alert_id,
+        stream=stream_name(alert.stream_id),
+        bundle_id=alert.bundle_id,
+        state=_ALERT[alert.state],
+        first_sequence=alert.first_sequence,
+        last_sequence=alert.last_sequence,
+        start_time=timestamp(alert.start_seconds),
+        end_time=timestamp(alert.end_seconds),
+        peak_score=alert.peak_score,
+        peak_time=timestamp(alert.peak_seconds),
+    )
+
+
+def alert(message: alert_pb2.Alert) -> Alert:
+    """An alert as it was when it was sent."""
+    return Alert(
+        alert_id=message.alert_id,
+        stream_id=stream_id(message.stream, "stream"),
+        bundle_id=message.bundle_id,
+        state=_ALERT_OF[message.state],
+        first_sequence=message.first_sequence,
+        last_sequence=message.last_sequence,
+        start_seconds=seconds(message.start_time),
+        end_seconds=seconds(message.end_time),
+        peak_score=message.peak_score,
+        peak_seconds=seconds(message.peak_time),
+    )
+
+
+def model_message(model: ModelInfo) -> model_pb2.Model:
+    """The bundle that is served and what runs it."""
+    return model_pb2.Model(
+        bundle_id=model.bundle_id,
+        bundle_name=model.bundle_name,
+        encoder=model.encoder,
+        engine=model.engine,
+        precision=model.precision,
+        device=model.device,
+        threshold=model.threshold,
+        window=None if model.window_seconds is None else duration(model.window_seconds),
+        fps=model.fps,
+        sampled_frames=model.sampled_frames,
+        height=model.height,
+        width=model.width,
+        feature_dim=model.feature_dim,
+    )
+
+
+def model_info(message: model_pb2.Model) -> ModelInfo:
+    """The bundle that is served and what runs it."""
+    has_window = message.HasField("window")
+    return ModelInfo(
+        bundle_id=message.bundle_id,
+        bundle_name=message.bundle_name,
+        encoder=message.encoder,
+        engine=message.engine,
+        precision=message.precision,
+        device=message.device,
+        threshold=message.threshold,
+        window_seconds=message.window.ToNanoseconds() / 1e9 if has_window else None,
+        fps=message.fps if message.HasField("fps") else None,
+        sampled_frames=message.sampled_frames,
+        height=message.height,
+        width=message.width,
+        feature_dim=message.feature_dim,
+    )
+
+
+def timestamp(utc_seconds: float) -> Timestamp:
+    """UTC seconds since 1970 as a message; microseconds, all that a float of today holds."""
+    message = Timestamp()
+    message.FromMicroseconds(round(utc_seconds * 1e6))
+    return message
+
+
+def seconds(message: Timestamp) -> float:
+    """UTC seconds since 1970."""
+    return message.ToMicroseconds() / 1e6
+
+
+def duration(length_seconds: float) -> Duration:
+    """A length of time as a message, exact to a microsecond."""
+    message = Duration()
+    message.FromMicroseconds(round(length_seconds * 1e6))
+    return message
+
+
+# Enums bear the same names on both sides; None is the value that was not given.
+MODE = {item: stream_pb2.Mode.Value(f"MODE_{item.name}") for item in Mode} | {
+    None: stream_pb2.MODE_UNSPECIFIED
+}
+TRANSPORT = {item: stream_pb2.Transport.Value(f"TRANSPORT_{item.name}") for item in Transport} | {
+    None: stream_pb2.TRANSPORT_UNSPECIFIED
+}
+_STATE = {item: stream_pb2.StreamState.Value(f"STREAM_STATE_{item.name}") for item in StreamState}
+_REASON = {item: stream_pb2.StreamReason.Value(f"STREAM_REASON_{item.name}") for item in Reason} | {
+    None: stream_pb2.STREAM_REASON_UNSPECIFIED
+}
+_DROP = {item: score_pb2.DropReason.Value(f"DROP_REASON_{item.name}") for item in DropReason} | {
+    None: score_pb2.DROP_REASON_UNSPECIFIED
+}
+_ALERT = {item: alert_pb2.AlertState.Value(f"ALERT_STATE_{item.name}") for item in AlertState}
+
+MODE_OF = {value: key for key, value in MODE.items() if key is not None}
+TRANSPORT_OF = {value: key for key, value in TRANSPORT.items() if key is not None}
+_STATE_OF = {value: key for key, value in _STATE.items()}
+_REASON_OF = {value: key for key, value in _REASON.items()}
+_DROP_OF = {value: key for key, value in _DROP.items()}
+_ALERT_OF = {value: key for key, value in _ALERT.items()}

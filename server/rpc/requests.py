@@ -1,0 +1,172 @@
+"""Requests to domain values, checked.
+
+What is wrong raises `InvalidError` with a sentence that names the field, its
+value and what was expected, and never shows credentials.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gvvad.v1 import stream_pb2
+
+from server.rpc.mapping import MODE_OF, TRANSPORT_OF, InvalidError, stream_id, stream_name
+from server.streams import STREAM_ID, Mode, SourceUrl, StreamConfig, Transport
+
+MUTABLE = ("url", "mode", "transport", "open_threshold")
+DEFAULT_PAGE = 50
+LARGEST_PAGE = 200
+LONGEST_URL = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of the streams to list.
+
+    Attributes:
+        size: most streams, 1 to `LARGEST_PAGE`.
+        after: id that the page begins after; empty for the first page.
+    """
+
+    size: int
+    after: str
+
+
+def new_config(request: stream_pb2.CreateStreamRequest) -> StreamConfig:
+    """The stream to create, with an id of the server's where none is given.
+
+    Raises:
+        InvalidError: no URL, or a field that cannot be used.
+    """
+    chosen = request.stream_id or secrets.token_hex(6)
+    if not STREAM_ID.fullmatch(chosen):
+        raise InvalidError(f"stream_id ({chosen!r}) must be 1 to 63 of a-z, 0-9 and '-'")
+    if not request.stream.url:
+        raise InvalidError("stream.url is required; give it as rtsp://HOST[:PORT]/PATH")
+    url = _source_url(request.stream.url)
+    if _is_redacted(url):
+        raise _redacted_error(url)
+    return _checked_config(StreamConfig(chosen, url), request.stream, MUTABLE[1:])
+
+
+def updated_config(stored: StreamConfig, request: stream_pb2.UpdateStreamRequest) -> StreamConfig:
+    """`stored` with the fields changed that the request's mask names.
+
+    Raises:
+        InvalidError: a path that cannot change, or a field that cannot be used.
+    """
+    message = request.stream
+    paths = _changed_paths(request)
+    config = stored
+    if "url" in paths and (message.url or "*" not in request.update_mask.paths):
+        config = replace(stored, url=_changed_url(stored.url, message.url))
+    return _checked_config(config, message, [path for path in paths if path != "url"])
+
+
+def page(request: stream_pb2.ListStreamsRequest) -> Page:
+    """The page to list.
+
+    Raises:
+        InvalidError: a negative size, or a token that no page came with.
+    """
+    if request.page_size < 0:
+        raise InvalidError(
+            f"page_size ({request.page_size}) must be 0 to {LARGEST_PAGE}; 0 means {DEFAULT_PAGE}"
+        )
+    size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+    return Page(size, _after(request.page_token) if request.page_token else "")
+
+
+def page_token(last_id: str) -> str:
+    """Token of the page that follows a stream."""
+    return base64.urlsafe_b64encode(stream_name(last_id).encode()).decode()
+
+
+def _after(token: str) -> str:
+    try:
+        return stream_id(base64.urlsafe_b64decode(token).decode(), "page_token")
+    except (binascii.Error, ValueError):
+        raise InvalidError(
+            f"page_token ({token[:80]!r}) must be the next_page_token of the page before"
+        ) from None
+
+
+def _changed_paths(request: stream_pb2.UpdateStreamRequest) -> Sequence[str]:
+    paths = list(request.update_mask.paths)
+    for path in paths:
+        if path not in (*MUTABLE, "*"):
+            raise InvalidError(
+                f"update_mask path {path!r} cannot be changed; name any of {', '.join(MUTABLE)}"
+            )
+    if "*" in paths:
+        return MUTABLE
+    present = {field.name for field, _ in request.stream.ListFields()}
+    return paths or [path for path in MUTABLE if path in present]
+
+
+def _checked_config(
+    config: StreamConfig, message: stream_pb2.Stream, paths: Sequence[str]
+) -> StreamConfig:
+    mode, transport, threshold = config.mode, config.transport, config.open_threshold
+    if "mode" in paths:
+        mode = _mode(message.mode)
+    if "transport" in paths:
+        transport = _transport(message.transport)
+    if "open_threshold" in paths:
+        threshold = message.open_threshold if message.HasField("open_threshold") else None
+    try:
+        return replace(config, mode=mode, transport=transport, open_threshold=threshold)
+    except ValueError as error:
+        raise InvalidError(f"stream: {error}") from None
+
+
+def _source_url(text: str) -> SourceUrl:
+    if len(text) > LONGEST_URL:
+        raise InvalidError(
+            f"stream.url has {len(text)} characters and must have at most {LONGEST_URL}"
+        )
+    try:
+        return SourceUrl(text)
+    except ValueError as error:
+        raise InvalidError(f"stream.url: {error}") from None
+
+
+def _changed_url(stored: SourceUrl, text: str) -> SourceUrl:
+    url = _source_url(text)
+    if not _is_redacted(url):
+        return url
+    if text == str(stored):
+        return stored
+    raise _redacted_error(url)
+
+
+def _is_redacted(url: SourceUrl) -> bool:
+    return "://***@" in url.reveal()
+
+
+def _redacted_error(url: SourceUrl) -> InvalidError:
+    return InvalidError(
+        f"stream.url ({url}) has *** in place of its credentials; give the real ones"
+    )
+
+
+def _mode(value: stream_pb2.Mode.ValueType) -> Mode:
+    if value == stream_pb2.MODE_UNSPECIFIED:
+        return Mode.PULL
+    if value not in MODE_OF:
+        raise InvalidError(f"stream.mode ({value}) must be MODE_PULL (1) or MODE_LISTEN (2)")
+    return MODE_OF[value]
+
+
+def _transport(value: stream_pb2.Transport.ValueType) -> Transport:
+    if value == stream_pb2.TRANSPORT_UNSPECIFIED:
+        return Transport.TCP
+    if value not in TRANSPORT_OF:
+        raise InvalidError(
+            f"stream.transport ({value}) must be TRANSPORT_TCP (1) or TRANSPORT_UDP (2)"
+        )
+    return TRANSPORT_OF[value]

@@ -1,0 +1,114 @@
+"""The gRPC port: services, health and reflection, with a start and a stop."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from gvvad.v1 import (
+    alert_pb2,
+    alert_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    score_pb2,
+    score_pb2_grpc,
+    stream_pb2,
+    stream_pb2_grpc,
+)
+
+from server.rpc.boundary import Boundary
+from server.rpc.service import AlertService, Backend, ModelService, ScoreService, StreamService
+from server.settings import GrpcSettings
+
+logger = logging.getLogger(__name__)
+
+SERVICES = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file, name in (
+        (stream_pb2, "StreamService"),
+        (score_pb2, "ScoreService"),
+        (alert_pb2, "AlertService"),
+        (model_pb2, "ModelService"),
+    )
+)
+
+_OPTIONS = (
+    # The largest request is one stream; the largest answer a page of 200 of them.
+    ("grpc.max_receive_message_length", 64 * 1024),
+    ("grpc.max_send_message_length", 4 * 1024 * 1024),
+    # A watcher that vanished without a word is noticed within forty seconds.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Clients ping every ten seconds at most; gRPC's own default bans them for it.
+    ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Without this two servers share a port, and each gets half of the calls.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class PortError(OSError):
+    """A port cannot be listened on; the message says which and what to do."""
+
+
+class RpcServer:
+    """The gRPC port of one backend. Start it once, in the loop that will run it."""
+
+    def __init__(self, backend: Backend, settings: GrpcSettings) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._boundary = Boundary()
+        self._health = health.aio.HealthServicer()
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, also where 0 was asked for; 0 before the start."""
+        return self._port
+
+    async def start(self) -> None:
+        """Listen and serve.
+
+        Raises:
+            PortError: the address is taken or not one of this machine's.
+        """
+        self._server = grpc.aio.server(interceptors=[self._boundary], options=_OPTIONS)
+        stream_pb2_grpc.add_StreamServiceServicer_to_server(
+            StreamService(self._backend), self._server
+        )
+        score_pb2_grpc.add_ScoreServiceServicer_to_server(ScoreService(self._backend), self._server)
+        alert_pb2_grpc.add_AlertServiceServicer_to_server(AlertService(self._backend), self._server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._backend), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        self._port = self._listen(self._server)
+        for service in (*SERVICES, health.OVERALL_HEALTH):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+        logger.info("gRPC on %s", self._address(self._port))
+
+    async def stop(self, grace_seconds: float = 1.0) -> None:
+        """Refuse new calls, end the watches, let the others finish within the grace."""
+        self._boundary.stopping = True
+        await self._health.enter_graceful_shutdown()
+        self._backend.scores.close()
+        self._backend.alerts.close()
+        await self._server.stop(grace_seconds)
+
+    def _listen(self, server: grpc.aio.Server) -> int:
+        address = self._address(self._settings.port)
+        try:
+            return server.add_insecure_port(address)
+        except RuntimeError:
+            raise PortError(
+                f"cannot listen for gRPC on {address}: it is in use or not an address of this "
+                "machine; choose another with --set grpc.port=PORT or --set grpc.host=HOST"
+            ) from None
+
+    def _address(self, port: int) -> str:
+        host = self._settings.host
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,297 @@
+"""Settings of the server: read once, checked, frozen.
+
+A setting comes from a flag, else from the environment (`GVVAD_GRPC__PORT`),
+else from the TOML file, else from its default here. A key that does not exist
+is refused wherever it stands. Streams are no settings: they live in the store.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from server.bundle import DEFAULT_BUNDLE
+from server.ingest.access import LOOPBACK, Network
+
+ENV_PREFIX = "GVVAD_"
+# Read by the command line or by the tests; not settings of the server.
+ENV_IGNORED = frozenset({"GVVAD_DATA", "GVVAD_SERVER", "GVVAD_STREAM_PASSWORD"})
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names it, its value and what was expected."""
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _split_commas(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Host = Annotated[str, Field(min_length=1)]
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+
+
+class GrpcSettings(_Group):
+    """The gRPC port.
+
+    Attributes:
+        host: address to listen on; loopback by default, since there is no authentication.
+        port: 0 takes any free one.
+    """
+
+    host: Host = "127.0.0.1"
+    port: Port = 50051
+
+
+class HttpSettings(_Group):
+    """The side port with metrics and health; port 0 takes any free one."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 9464
+
+
+class EngineSettings(_Group):
+    """What runs the bundle's graphs.
+
+    Attributes:
+        name: the one asked for is the one used, or the server does not start.
+        device: where it runs.
+        threads: CPU threads of the encoder; None lets the engine choose.
+    """
+
+    name: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+
+class BatchSettings(_Group):
+    """How windows of several streams share one run of the encoder.
+
+    Attributes:
+        max_batch: windows of one run.
+        max_wait_ms: how long a window waits for others, in milliseconds.
+    """
+
+    max_batch: Annotated[int, Field(ge=1, le=256)] = 8
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 5
+
+
+class IngestSettings(_Group):
+    """Decode workers and how patient they are with a camera.
+
+    Attributes:
+        workers: decode processes; streams are shared out among them.
+        open_timeout_seconds: a camera that has not answered by then has timed out.
+        read_timeout_seconds: a connected camera without a frame for so long is stale.
+        backoff_first_seconds: the longest wait before the first retry.
+        backoff_max_seconds: the longest wait before any retry.
+        stable_seconds: frames for so long set the waits back to the first.
+        hang_seconds: a worker without a sign of life for so long is replaced.
+    """
+
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    open_timeout_seconds: Seconds = 5
+    read_timeout_seconds: Seconds = 5
+    backoff_first_seconds: Seconds = 1
+    backoff_max_seconds: Seconds = 30
+    stable_seconds: Seconds = 60
+    hang_seconds: Seconds = 15
+
+
+class AccessSettings(_Group):
+    """What stream URLs may point at; anything else is refused.
+
+    Attributes:
+        file_roots: directories below which `file://` is allowed; none by default.
+        camera_networks: networks that cameras are pulled from; None allows every
+            address but link-local ones, where clouds keep their credentials.
+        listen_networks: addresses that LISTEN streams may bind to.
+    """
+
+    file_roots: Annotated[tuple[Path, ...], BeforeValidator(_split_commas)] = ()
+    camera_networks: Annotated[tuple[Network, ...] | None, BeforeValidator(_split_commas)] = None
+    listen_networks: Annotated[tuple[Network, ...], BeforeValidator(_split_commas)] = LOOPBACK
+
+
+class AlertSettings(_Group):
+    """When scores become alerts.
+
+    Attributes:
+        close_ratio: an alert closes below this part of its open threshold (hysteresis).
+        min_duration_seconds: capture time an event must span to become an alert.
+    """
+
+    close_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
+    min_duration_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0
+
+
+class LimitSettings(_Group):
+    """Bounds on what clients may ask for.
+
+    Attributes:
+        max_streams: streams at a time.
+        max_watchers: watch calls at a time, for scores and for alerts each.
+        watch_backlog: messages a watcher may lag behind before it loses the oldest.
+    """
+
+    max_streams: Annotated[int, Field(ge=1, le=10000)] = 64
+    max_watchers: Annotated[int, Field(ge=1, le=10000)] = 100
+    watch_backlog: Annotated[int, Field(ge=1, le=100000)] = 256
+
+
+class StoreSettings(_Group):
+    """Where streams are kept: a SQLAlchemy URL, SQLite or PostgreSQL.
+
+    It may hold a password, so it is never shown.
+    """
+
+    url: Annotated[str, Field(min_length=1, repr=False)] = "sqlite:///gvvad.db"
+
+
+class LogSettings(_Group):
+    """What the server writes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(_Group):
+    """Everything the server is told at its start; one group of keys a part."""
+
+    bundle: Path = DEFAULT_BUNDLE
+    grpc: GrpcSettings = GrpcSettings()
+    http: HttpSettings = HttpSettings()
+    engine: EngineSettings = EngineSettings()
+    batch: BatchSettings = BatchSettings()
+    ingest: IngestSettings = IngestSettings()
+    access: AccessSettings = AccessSettings()
+    alerts: AlertSettings = AlertSettings()
+    limits: LimitSettings = LimitSettings()
+    store: StoreSettings = StoreSettings()
+    log: LogSettings = LogSettings()
+
+
+_SECRET = frozenset({"store.url"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """One value, with the words that say where it stands."""
+
+    value: object
+    origin: str
+
+
+def load_settings(
+    config: Path | None,
+    flags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Settings from flags, environment, file and defaults, in that order.
+
+    Args:
+        config: a TOML file; None for no file. Relative paths in it are relative
+            to the working directory.
+        flags: text by dotted key, such as `{"grpc.port": "0"}`.
+        environ: the environment; None takes the process's.
+
+    Raises:
+        SettingsError: an unknown key, a value that cannot be used, or a file
+            that cannot be read.
+    """
+    given = _from_file(config) if config is not None else {}
+    given |= _from_environment(os.environ if environ is None else environ)
+    given |= {key: _Given(value, f"--set {key}") for key, value in (flags or {}).items()}
+    _refuse_unknown(given)
+    try:
+        return Settings.model_validate(_nested(given))
+    except ValidationError as error:
+        raise SettingsError(_sentence(error, given)) from None
+
+
+def setting_keys() -> list[str]:
+    """Every key, dotted, in the order of the groups."""
+    return list(_keys(Settings, ""))
+
+
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _from_file(path: Path) -> dict[str, _Given]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"settings file {path} cannot be read ({error.strerror}); check --config"
+        ) from None
+    except ValueError as error:
+        raise SettingsError(f"settings file {path} is not TOML: {error}") from None
+    return {key: _Given(value, str(path)) for key, value in _flat(content, "")}
+
+
+def _flat(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    return {
+        name.removeprefix(ENV_PREFIX).lower().replace("__", "."): _Given(value, name)
+        for name, value in environ.items()
+        if name.startswith(ENV_PREFIX) and name not in ENV_IGNORED
+    }
+
+
+def _refuse_unknown(given: Mapping[str, _Given]) -> None:
+    known = setting_keys()
+    for key, entry in given.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1) or ["grpc.port"]
+            raise SettingsError(
+                f"unknown setting {key} in {entry.origin}; "
+                f"remove it or use a known one, such as {near[0]}"
+            )
+
+
+def _nested(given: Mapping[str, _Given]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, entry in given.items():
+        *groups, name = key.split(".")
+        table = tree
+        for group in groups:
+            table = table.setdefault(group, {})
+        table[name] = entry.value
+    return tree
+
+
+def _sentence(error: ValidationError, given: Mapping[str, _Given]) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    # Pydantic's path goes on into list items; the setting is the part that was given.
+    key = next(
+        (k for k in (".".join(path[:n]) for n in range(len(path), 0, -1)) if k in given),
+        ".".join(path),
+    )
+    shown = "its value" if key in _SECRET else repr(first["input"])
+    origin = f" from {given[key].origin}" if key in given else ""
+    return f"setting {key}: {shown}{origin} cannot be used: {first['msg']}"

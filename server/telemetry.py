@@ -1,0 +1,154 @@
+"""Every metric of the server, in one place, in the parent process.
+
+Names follow Prometheus: seconds, `_total`, bounded labels. A stream's series
+appear when it is first told to be up or down, so that a counter starts at zero
+and not at its first event, and go with the stream.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from server.views import ModelInfo
+
+_LATENCY_BUCKETS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+_STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.3, 1.0)
+_BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256)
+
+
+class Telemetry:
+    """The server's metrics on a registry of their own. Safe from any thread.
+
+    Callers tell of a stream only between its first `stream_up` and its `forget`.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._make_stream_metrics()
+        self._make_server_metrics()
+
+    def stream_up(self, stream_id: str, up: bool) -> None:
+        """Whether frames of the stream arrive."""
+        self._up.labels(stream_id).set(1 if up else 0)
+        for counter in (self._frames, self._scored, self._alerts):
+            counter.labels(stream_id)
+        self._alerts_open.labels(stream_id)
+
+    def frames(self, stream_id: str, count: int, last_frame_seconds: float | None) -> None:
+        """Frames decoded since the last call, and UTC of the newest one's arrival."""
+        self._frames.labels(stream_id).inc(count)
+        if last_frame_seconds is not None:
+            self._last_frame.labels(stream_id).set(last_frame_seconds)
+
+    def window_scored(self, stream_id: str, score: float, latency_seconds: float) -> None:
+        """One window's score in [0, 1], so long after its last frame's arrival."""
+        self._scored.labels(stream_id).inc()
+        self._score.labels(stream_id).set(score)
+        self._latency.observe(latency_seconds)
+
+    def window_dropped(self, stream_id: str, reason: str) -> None:
+        """One window without a score; `reason` is a value of `DropReason`."""
+        self._dropped.labels(stream_id, reason).inc()
+
+    def reconnected(self, stream_id: str, reason: str) -> None:
+        """The source is opened again; `reason` is a value of `Reason`."""
+        self._reconnects.labels(stream_id, reason).inc()
+
+    def alert_opened(self, stream_id: str) -> None:
+        """An alert began."""
+        self._alerts.labels(stream_id).inc()
+        self._alerts_open.labels(stream_id).inc()
+
+    def alert_closed(self, stream_id: str) -> None:
+        """An alert ended."""
+        self._alerts_open.labels(stream_id).dec()
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """Time of one stage: decode, preprocess, queue, encode, head or publish."""
+        self._stage.labels(stage).observe(seconds)
+
+    def batch(self, size: int) -> None:
+        """Windows of one run of the encoder."""
+        self._batch.observe(size)
+
+    def model(self, info: ModelInfo, version: str) -> None:
+        """What is served, by which version of this project."""
+        self._model.clear()
+        self._model.labels(info.bundle_id, info.encoder, info.engine, info.precision).set(1)
+        self._build.clear()
+        self._build.labels(version).set(1)
+
+    def forget(self, stream_id: str) -> None:
+        """Remove every series of a stream."""
+        for metric in self._of_streams:
+            metric.remove_by_labels({"stream": stream_id})
+
+    def _make_stream_metrics(self) -> None:
+        stream, reasons = ["stream"], ["stream", "reason"]
+        self._up = self._gauge("gvvad_stream_up", "1 while frames of the stream arrive.", stream)
+        self._last_frame = self._gauge(
+            "gvvad_stream_last_frame_timestamp_seconds", "UTC of the newest frame.", stream
+        )
+        self._score = self._gauge(
+            "gvvad_stream_score", "Newest score, 0 to 1 with 1 = anomalous.", stream
+        )
+        self._frames = self._counter("gvvad_frames_decoded", "Frames decoded.", stream)
+        self._scored = self._counter("gvvad_windows_scored", "Windows scored.", stream)
+        self._dropped = self._counter(
+            "gvvad_windows_dropped", "Live windows that were not scored.", reasons
+        )
+        self._reconnects = self._counter(
+            "gvvad_stream_reconnects", "Times the source was opened again.", reasons
+        )
+        self._alerts = self._counter("gvvad_alerts", "Alerts opened.", stream)
+        self._alerts_open = self._gauge("gvvad_alerts_open", "Alerts open now.", stream)
+        self._of_streams = (
+            self._up,
+            self._last_frame,
+            self._score,
+            self._frames,
+            self._scored,
+            self._dropped,
+            self._reconnects,
+            self._alerts,
+            self._alerts_open,
+        )
+
+    def _make_server_metrics(self) -> None:
+        self._latency = Histogram(
+            "gvvad_window_latency_seconds",
+            "From the arrival of a window's last frame to its published score.",
+            buckets=_LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self._stage = Histogram(
+            "gvvad_stage_duration_seconds",
+            "Time of one stage of a window's way.",
+            ["stage"],
+            buckets=_STAGE_BUCKETS,
+            registry=self.registry,
+        )
+        self._batch = Histogram(
+            "gvvad_batch_size",
+            "Windows of one run of the encoder.",
+            buckets=_BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        labels = ["bundle", "encoder", "engine", "precision"]
+        self._model = self._gauge("gvvad_model_info", "The bundle that is served.", labels)
+        self._build = self._gauge("gvvad_build_info", "This project's version.", ["version"])
+
+    def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
