@@ -7,12 +7,22 @@ URL leaves it only through `reveal`, which the ingest worker alone calls.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 STREAM_ID = re.compile(r"[a-z0-9-]{1,63}")
 SCHEMES = ("rtsp", "rtsps", "file")
+MAX_URL_LENGTH = 2048
+
+# What urlsplit and FFmpeg could read differently, or what could end a request line.
+_UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
+_HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+(%\w+)?")
+_SECRET_FIELD = re.compile(
+    r"(?P<field>(?:user(?:name)?|pass(?:word|wd)?|pwd|token|secret|auth|key))=(?P<secret>[^&;/?#]+)",
+    re.IGNORECASE,
+)
 
 
 class Mode(Enum):
@@ -73,68 +83,85 @@ class SourceError(OSError):
 class SourceUrl:
     """A source URL that never shows its credentials.
 
+    Credentials are the user and password before the host, and the values of
+    such query fields as `password=` or `token=` that some cameras want instead.
+
     >>> print(SourceUrl("rtsp://joe:secret@10.0.0.5/cam"))
     rtsp://***@10.0.0.5/cam
+    >>> print(SourceUrl("rtsp://10.0.0.5/cam?channel=1&pwd=secret"))
+    rtsp://10.0.0.5/cam?channel=1&pwd=***
 
     Raises:
         ValueError: not a URL with one of the schemes of `SCHEMES`, a host for
             RTSP and an absolute path for files.
     """
 
-    __slots__ = ("_text",)
+    __slots__ = ("_parts", "_text")
 
     def __init__(self, text: str) -> None:
         self._text = text
-        parts = _split(text)
+        self._parts = parts = _split(text)
         if parts.scheme not in SCHEMES:
             allowed = ", ".join(f"{scheme}://" for scheme in SCHEMES)
             raise ValueError(f"source URL must start with one of {allowed} (got {_shown(text)!r})")
         if parts.scheme == "file":
             if parts.netloc or not parts.path.startswith("/"):
                 raise ValueError("a file source is file:///absolute/path, without a host")
-        elif not parts.hostname:
+        elif not _HOST.fullmatch(parts.hostname or ""):
             raise ValueError(
                 f"source URL {str(self)!r} has no host; expected rtsp://HOST[:PORT]/PATH"
             )
 
     @property
     def scheme(self) -> str:
-        return _split(self._text).scheme
+        """One of `SCHEMES`."""
+        return self._parts.scheme
 
     @property
     def host(self) -> str:
         """Host name or address; empty for files."""
-        return _split(self._text).hostname or ""
+        return self._parts.hostname or ""
 
     @property
     def port(self) -> int:
         """TCP port, the scheme's default where none is given."""
-        default = 322 if self.scheme == "rtsps" else 554
-        return _split(self._text).port or default
+        return self._parts.port or (322 if self.scheme == "rtsps" else 554)
 
     @property
     def path(self) -> str:
-        return _split(self._text).path
+        """Path as it stands in the URL, percent-encoded; may hold credentials of odd cameras."""
+        return self._parts.path
+
+    @property
+    def has_login(self) -> bool:
+        """Whether a user or password stands before the host."""
+        return "@" in self._parts.netloc
 
     def reveal(self) -> str:
         """The URL with its credentials, for FFmpeg and the store alone."""
         return self._text
 
     def redact(self, message: str) -> str:
-        """`message` without this URL's credentials, whatever form they took."""
-        parts = _split(self._text)
+        """`message` without this URL's credentials, percent-encoded or not.
+
+        A user name counts only as a whole word, so that "cam" leaves "camera" alone.
+
+        >>> SourceUrl("rtsp://joe:p%40ss@h/cam").redact("login joe with p@ss (p%40ss) failed")
+        'login *** with *** (***) failed'
+        """
         message = message.replace(self._text, str(self))
-        for secret in filter(None, (parts.password, parts.username)):
-            if len(secret) > 2 or secret == parts.password:
-                message = message.replace(secret, "***")
+        fields = [match.group("secret") for match in _SECRET_FIELD.finditer(self._text)]
+        for secret in _spellings([self._parts.password, *fields]):
+            message = message.replace(secret, "***")
+        for user in _spellings([self._parts.username]):
+            message = re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", "***", message)
         return message
 
     def __str__(self) -> str:
-        parts = _split(self._text)
-        if "@" not in parts.netloc:
-            return self._text
-        host = parts.netloc.rsplit("@", 1)[1]
-        return urlunsplit(parts._replace(netloc=f"***@{host}"))
+        parts = self._parts
+        if self.has_login:
+            parts = parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2])
+        return _SECRET_FIELD.sub(r"\g<field>=***", urlunsplit(parts))
 
     def __repr__(self) -> str:
         return f"SourceUrl({str(self)!r})"
@@ -171,6 +198,11 @@ class StreamConfig:
             raise ValueError(f"open_threshold ({self.open_threshold}) must be over 0 and at most 1")
         if self.mode is Mode.LISTEN and self.url.scheme != "rtsp":
             raise ValueError(f"LISTEN mode takes an rtsp:// URL, not {self.url.scheme}://")
+        if self.mode is Mode.LISTEN and self.url.has_login:
+            raise ValueError(
+                "LISTEN mode cannot ask a camera for a password; leave it out of the URL "
+                "and listen on an address that only the camera reaches"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +226,35 @@ class StreamStatus:
     last_frame_seconds: float | None = None
 
 
-def _split(text: str):  # type: ignore[no-untyped-def]
+def _split(text: str) -> SplitResult:
+    if len(text) > MAX_URL_LENGTH:
+        raise ValueError(f"source URL has {len(text)} characters; at most {MAX_URL_LENGTH} go")
+    if _UNSAFE.search(text):
+        raise ValueError(
+            f"source URL {_shown(text)!r} holds a space, control character or backslash; "
+            "percent-encode it"
+        )
     try:
         parts = urlsplit(text)
-        parts.port  # noqa: B018  raises where the port is no number
+        port = parts.port
     except ValueError as error:
         raise ValueError(f"source URL {_shown(text)!r} is not a URL: {error}") from None
+    if port == 0:
+        raise ValueError(f"source URL {_shown(text)!r} has port 0; expected 1 to 65535")
     return parts
 
 
 def _shown(text: str) -> str:
     """Text of an unparsable URL, cut before anything that may be a credential."""
     head, at, tail = text.rpartition("@")
-    return f"{head.split('://')[0]}://***@{tail}" if at else text
+    shown = f"{head.split('://')[0]}://***@{tail}" if at else text
+    return _SECRET_FIELD.sub(r"\g<field>=***", shown)
+
+
+def _spellings(secrets: Iterable[str | None]) -> list[str]:
+    """Every form that the secrets may take in a message, the longest first."""
+    forms: set[str] = set()
+    for secret in filter(None, secrets):
+        plain = unquote(secret)
+        forms |= {secret, plain, quote(plain), quote(plain, safe="")}
+    return sorted(forms, key=len, reverse=True)

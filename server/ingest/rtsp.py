@@ -128,7 +128,7 @@ def _pull_error(
                 f"{where} refuses the user name or password; update the stream's URL",
             )
         case av.error.HTTPNotFoundError():
-            return SourceError(Reason.NOT_FOUND, f"{where} has no stream at {url.path or '/'}")
+            return SourceError(Reason.NOT_FOUND, f"{where} has no stream {url}")
         case av.error.HTTPError():
             return SourceError(Reason.UNREACHABLE, f"{where} refuses: {strerror(error)}")
         case av.error.DecoderNotFoundError() | av.error.DemuxerNotFoundError():
