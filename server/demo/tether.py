@@ -14,12 +14,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 _GRACE_SECONDS = 8.0
 
 
-def spawn(module: str, arguments: list[str], environ: dict[str, str]) -> subprocess.Popen[str]:
-    """Start `python -m module` as a tethered child with its output piped.
+def spawn(
+    module: str, arguments: list[str], environ: dict[str, str], log: Path
+) -> subprocess.Popen[str]:
+    """Start `python -m module` as a tethered child.
 
     It gets a session of its own: Ctrl-C reaches the demo alone, which then
     stops its children in order.
@@ -28,16 +31,18 @@ def spawn(module: str, arguments: list[str], environ: dict[str, str]) -> subproc
         module: as after `python -m`.
         arguments: its command line.
         environ: its whole environment.
+        log: file that takes its standard error; standard output is piped.
     """
-    return subprocess.Popen(
-        [sys.executable, "-m", "server.demo.tether", module, *arguments],
-        env=environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    with log.open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "server.demo.tether", module, *arguments],
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def stop(child: subprocess.Popen[str]) -> None:
@@ -49,6 +54,14 @@ def stop(child: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+    assert child.stdout is not None
+    child.stdout.close()
+
+
+def last_words(log: Path) -> str:
+    """The last line a child wrote to its log: why it ended."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
 
 
 def main(argv: list[str]) -> None:

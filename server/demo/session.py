@@ -1,0 +1,174 @@
+"""One run of the demo: the server and the camera, each in a process of its own.
+
+Everything that happens arrives, in order, in one queue: scores and alerts as
+any gRPC client gets them, and what the camera says. Leaving the session stops
+both processes, whatever state they are in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.alerts import Alert
+from server.demo import tether
+from server.demo.camera import Turn
+from server.rpc.client import Client, ClientError, Watch
+from server.scoring import WindowScore
+from server.streams import Mode, SourceUrl, StreamConfig
+from server.views import ModelInfo, StreamView
+
+STREAM_ID = "demo"
+START_SECONDS = 60.0
+"""The server may take that long to verify its bundle and warm its engine."""
+
+_HOST = "127.0.0.1"
+_POLL_SECONDS = 0.1
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message is a sentence for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The camera has stopped; a sentence where it failed."""
+
+    problem: str | None
+
+
+Event = WindowScore | Alert | Turn | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A running demo.
+
+    Attributes:
+        model: what the server says it runs.
+        events: everything that happens, in order.
+    """
+
+    model: ModelInfo
+    events: queue.SimpleQueue[Event]
+    _client: Client
+
+    def stream(self) -> StreamView:
+        """The stream as the server sees it now. Raises: ClientError."""
+        return self._client.get(STREAM_ID)
+
+
+@contextmanager
+def running(clip: Path, seconds: float, scratch: Path) -> Iterator[Session]:
+    """Server up, stream registered, camera pushing `clip` for `seconds`.
+
+    Args:
+        clip: what the camera plays.
+        seconds: how long it plays.
+        scratch: directory for the store and the logs.
+
+    Raises:
+        DemoError: the server or the camera does not start.
+    """
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    url = f"rtsp://{_HOST}:{_free_port()}/live"
+    with ExitStack() as stack:
+        client = stack.enter_context(_server(scratch))
+        model = client.model()
+        scores = stack.enter_context(client.watch_scores())
+        alerts = stack.enter_context(client.watch_alerts())
+        _in_background(_follow, scores, events)
+        _in_background(_follow, alerts, events)
+        client.create(StreamConfig(STREAM_ID, SourceUrl(url), mode=Mode.LISTEN))
+        stack.enter_context(_camera(clip, url, seconds, scratch / "camera.log", events))
+        yield Session(model, events, client)
+
+
+@contextmanager
+def _server(scratch: Path) -> Iterator[Client]:
+    """`gvvad serve` on free ports of loopback, with a store that is thrown away."""
+    port = _free_port()
+    environ = os.environ | {
+        "GVVAD_GRPC__HOST": _HOST,
+        "GVVAD_GRPC__PORT": str(port),
+        "GVVAD_HTTP__HOST": _HOST,
+        "GVVAD_HTTP__PORT": "0",
+        "GVVAD_STORE__URL": f"sqlite:///{scratch / 'demo.db'}",
+    }
+    log = scratch / "server.log"
+    server = tether.spawn("server", ["serve"], environ, log)
+    try:
+        with Client(f"{_HOST}:{port}") as client:
+            _wait_until_ready(client, server, log)
+            yield client
+    finally:
+        tether.stop(server)
+
+
+def _wait_until_ready(client: Client, server: subprocess.Popen[str], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        if server.poll() is not None:
+            raise DemoError(f"the server did not start: {tether.last_words(log)}")
+        try:
+            client.model()
+        except ClientError as error:
+            if time.monotonic() > deadline:
+                raise DemoError(f"the server does not answer: {error.sentence}") from None
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+@contextmanager
+def _camera(
+    clip: Path, url: str, seconds: float, log: Path, events: queue.SimpleQueue[Event]
+) -> Iterator[None]:
+    arguments = ["--clip", str(clip), "--url", url, "--seconds", str(seconds)]
+    camera = tether.spawn("server.demo.camera", arguments, dict(os.environ), log)
+    listener = _in_background(_listen, camera, log, events)
+    try:
+        yield
+    finally:
+        camera.kill()  # a camera has nothing to put away
+        listener.join()
+        tether.stop(camera)
+
+
+def _listen(camera: subprocess.Popen[str], log: Path, events: queue.SimpleQueue[Event]) -> None:
+    """What the camera says, then how it ended."""
+    assert camera.stdout is not None
+    for line in camera.stdout:
+        events.put(Turn(**json.loads(line)))
+    failed = camera.wait() != 0
+    events.put(Ended(f"the camera stopped: {tether.last_words(log)}" if failed else None))
+
+
+def _follow(watch: Watch[WindowScore] | Watch[Alert], events: queue.SimpleQueue[Event]) -> None:
+    try:
+        for _, item in watch:
+            events.put(item)
+    except ClientError as error:
+        events.put(Ended(f"the server ended the watch: {error.sentence}"))
+
+
+def _in_background(work: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=work, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
