@@ -1,8 +1,9 @@
 """Windows of all streams to scores, on one engine thread.
 
-Each stream has a lane, which keeps its newest window only: when the
+Each stream has a lane. A live one keeps its newest window only: when the
 engine cannot keep up, the older one becomes a drop, told with its reason, and
-delay never grows. Every window gets the next sequence of its stream when it
+delay never grows. A lossless one keeps all; its source sends the next only when
+one is done. Every window gets the next sequence of its stream when it
 arrives, scored or not, and leaves in that order.
 """
 
@@ -72,11 +73,13 @@ class Lane:
     Attributes:
         stream_id: the stream.
         next_sequence: what its next window gets.
+        lossless: keep every window.
         memory: the head's state.
     """
 
     stream_id: str
     next_sequence: int = 0
+    lossless: bool = False
     memory: StreamMemory = field(default_factory=StreamMemory)
     entries: deque[_Entry] = field(default_factory=deque)
     open: bool = True
@@ -123,9 +126,9 @@ class Batcher:
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
 
-    def open_lane(self, stream_id: str, next_sequence: int) -> Lane:
+    def open_lane(self, stream_id: str, next_sequence: int, *, lossless: bool = False) -> Lane:
         """Make a place for a stream."""
-        lane = Lane(stream_id, next_sequence)
+        lane = Lane(stream_id, next_sequence, lossless)
         with self._wake:
             self._lanes.append(lane)
         return lane
@@ -142,7 +145,8 @@ class Batcher:
     def submit(self, lane: Lane, window: Window) -> None:
         """Hand over a stream's next window; never waits."""
         with self._wake:
-            _drop_waiting(lane)
+            if not lane.lossless:
+                _drop_waiting(lane)
             if lane.open:
                 _append(lane, _Entry(_take_sequence(lane), _span(window), window=window))
                 self._wake.notify_all()

@@ -166,6 +166,15 @@ def test_a_window_after_a_gap_starts_from_zero_even_if_dropped(
     assert scores[2].score == pytest.approx(trail_scores([0.8])[0], abs=1e-6)
 
 
+def test_a_lossless_lane_keeps_every_window(batcher: Batcher, gate: Gate, sink: Sink) -> None:
+    lane = batcher.open_lane("file", 0, lossless=True)
+    hold(gate, batcher, lane)
+    for number in (1, 2):
+        batcher.submit(lane, window(number))
+    gate.open.set()
+    assert [s.drop_reason for s in sink.wait_for(3)] == [None, None, None]
+
+
 def test_a_batch_takes_one_window_of_each_stream(batcher: Batcher, gate: Gate, sink: Sink) -> None:
     busy = batcher.open_lane("busy", 0)
     lanes = [batcher.open_lane(f"cam{n}", 0) for n in range(6)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -114,7 +116,7 @@ def test_windows_never_span_a_gap_and_never_run_backwards(
         assert window.first_frame < window.end_frame
         assert window.start_pts_seconds <= window.end_pts_seconds
         assert window.images.shape == (16, 8, 8, 3)
-    for earlier, later in zip(windows, windows[1:], strict=False):
+    for earlier, later in pairwise(windows):
         assert later.number in (0, earlier.number + 1)
         assert later.first_frame >= earlier.first_frame
         if later.number == 0:

@@ -1,0 +1,185 @@
+"""Composition root: build the server from its settings, run it, stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+from server.bundle import Bundle, load_bundle
+from server.contract import WINDOW_FRAMES
+from server.engine.onnxruntime import EngineOptions, OnnxDetector
+from server.hub import Hub
+from server.ingest.access import AccessPolicy
+from server.ingest.pool import IngestPool
+from server.ingest.settings import IngestSettings
+from server.rpc.server import RpcServer
+from server.settings import Settings
+from server.store import Store
+from server.supervisor import Supervisor, SupervisorSettings
+from server.telemetry import Telemetry
+from server.views import ModelInfo
+from server.web.port import HttpPort
+
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS = 4.5
+"""A stop that takes longer is cut short: supervisors kill after five seconds."""
+
+
+class App:
+    """One server. `start` it and `stop` it once, in one event loop.
+
+    Attributes:
+        grpc_port: the port that gRPC listens on, once started.
+        http_port: the same of the side port.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._not_ready: str | None = "starting"
+        self._telemetry = Telemetry()
+        self._http = HttpPort(settings.http, self._telemetry, lambda: self._not_ready)
+        self._store: Store | None = None
+        self._supervisor: Supervisor | None = None
+        self._rpc: RpcServer | None = None
+
+    @property
+    def grpc_port(self) -> int:
+        return self._rpc.port if self._rpc else 0
+
+    @property
+    def http_port(self) -> int:
+        return self._http.port
+
+    async def start(self) -> None:
+        """Verify the bundle, warm the engine, take up the stored streams, open the ports.
+
+        Raises:
+            BundleError, EngineError, StoreError, PortError: with one sentence each.
+        """
+        await self._http.start()
+        bundle = await asyncio.to_thread(load_bundle, self._settings.bundle)
+        detector = await asyncio.to_thread(self._load_detector, bundle)
+        model = model_info(bundle, detector)
+        self._telemetry.model(model)
+        self._store = await asyncio.to_thread(Store, self._settings.store.url)
+        self._supervisor = self._make_supervisor(bundle, detector, model, self._store)
+        self._rpc = RpcServer(self._supervisor, self._settings.grpc)
+        await self._rpc.start()
+        await self._supervisor.start()
+        self._not_ready = None
+        logger.info(
+            "ready: bundle %s (%s), engine %s on %s, gRPC on port %d, HTTP on port %d",
+            model.bundle_name,
+            model.bundle_id[:12],
+            model.engine,
+            model.device,
+            self.grpc_port,
+            self.http_port,
+        )
+
+    async def stop(self) -> None:
+        """Refuse new calls, end the watches, stop decoding and scoring, keep the sequences."""
+        self._not_ready = "stopping"
+        if self._rpc is not None:
+            await self._rpc.stop()
+        if self._supervisor is not None:
+            await self._supervisor.stop()
+        if self._store is not None:
+            self._store.close()
+        await self._http.stop()
+
+    def _load_detector(self, bundle: Bundle) -> OnnxDetector:
+        engine = self._settings.engine
+        detector = OnnxDetector(bundle, EngineOptions(engine.device, engine.threads))
+        detector.warm_up(self._settings.batch.max_batch)
+        return detector
+
+    def _make_supervisor(
+        self, bundle: Bundle, detector: OnnxDetector, model: ModelInfo, store: Store
+    ) -> Supervisor:
+        settings, manifest = self._settings, bundle.manifest
+        access = AccessPolicy(
+            file_roots=settings.access.file_roots,
+            camera_networks=settings.access.camera_networks,
+            listen_networks=settings.access.listen_networks,
+        )
+        ingest = IngestSettings(**settings.ingest.model_dump(), access=access)
+        watchers = (settings.grpc.watch_backlog, settings.grpc.max_watchers)
+        return Supervisor(
+            detector,
+            model,
+            SupervisorSettings(
+                batch=settings.batch.to_values(),
+                close_ratio=settings.alerts.close_ratio,
+                min_duration_seconds=settings.alerts.min_duration_seconds,
+                max_streams=settings.max_streams,
+                access=access,
+            ),
+            store=store,
+            telemetry=self._telemetry,
+            hubs=(Hub(*watchers), Hub(*watchers)),
+            make_pool=lambda take: IngestPool(ingest, manifest.window, manifest.preprocess, take),
+        )
+
+
+def model_info(bundle: Bundle, detector: OnnxDetector) -> ModelInfo:
+    """What is served, and what really runs it."""
+    manifest = bundle.manifest
+    fps = manifest.window.fps
+    return ModelInfo(
+        bundle_id=bundle.bundle_id,
+        bundle_name=manifest.name,
+        encoder=manifest.encoder.name,
+        engine=detector.name,
+        precision=detector.precision,
+        device=detector.device,
+        threshold=manifest.threshold.value,
+        window_seconds=None if fps is None else WINDOW_FRAMES / fps,
+        fps=fps,
+        sampled_frames=manifest.window.sampled_frames,
+        height=manifest.preprocess.height,
+        width=manifest.preprocess.width,
+        feature_dim=manifest.encoder.feature_dim,
+    )
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code: 0 after a clean stop.
+
+    Raises:
+        BundleError, EngineError, StoreError, PortError: the server could not start.
+    """
+    logging.basicConfig(
+        level=settings.log.level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    asked_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, asked_to_stop.set)
+    app = App(settings)
+    starting = asyncio.create_task(app.start())
+    stopping = asyncio.create_task(asked_to_stop.wait())
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await stopping
+        logger.info("stopping")
+    finally:
+        starting.cancel()
+        async with asyncio.timeout(STOP_SECONDS):
+            await app.stop()
+    logger.info("stopped")
+    return 0
