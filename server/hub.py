@@ -11,7 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Generic, Protocol, TypeVar
 
 
@@ -80,7 +80,7 @@ class Subscription(Generic[T]):
 
     def _call_watcher(self) -> None:
         # A loop that closed under its watcher has nobody left to wake.
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._wake.set)
 
 

@@ -13,16 +13,19 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from server.bundle import DEFAULT_BUNDLE
 from server.ingest.access import LOOPBACK, Network
 
+if TYPE_CHECKING:
+    from server.batcher import BatchSettings as BatchValues
+
 ENV_PREFIX = "GVVAD_"
 # Read by the command line or by the tests; not settings of the server.
-ENV_IGNORED = frozenset({"GVVAD_DATA", "GVVAD_SERVER", "GVVAD_STREAM_PASSWORD"})
+ENV_IGNORED = frozenset({"GVVAD_DATA", "GVVAD_SERVER"})
 
 
 class SettingsError(ValueError):
@@ -50,10 +53,14 @@ class GrpcSettings(_Group):
     Attributes:
         host: address to listen on; loopback by default, since there is no authentication.
         port: 0 takes any free one.
+        max_watchers: watch calls at a time, for scores and for alerts each.
+        watch_backlog: messages a watcher may lag behind before it loses the oldest.
     """
 
     host: Host = "127.0.0.1"
     port: Port = 50051
+    max_watchers: Annotated[int, Field(ge=1, le=10000)] = 100
+    watch_backlog: Annotated[int, Field(ge=1, le=100000)] = 256
 
 
 class HttpSettings(_Group):
@@ -87,6 +94,13 @@ class BatchSettings(_Group):
 
     max_batch: Annotated[int, Field(ge=1, le=256)] = 8
     max_wait_ms: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 5
+
+    def to_values(self) -> BatchValues:
+        """The same in the batcher's own type."""
+        # Only now: the batcher brings the inference engine along, which takes a while.
+        from server.batcher import BatchSettings as BatchValues
+
+        return BatchValues(self.max_batch, self.max_wait_ms / 1000)
 
 
 class IngestSettings(_Group):
@@ -138,20 +152,6 @@ class AlertSettings(_Group):
     min_duration_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0
 
 
-class LimitSettings(_Group):
-    """Bounds on what clients may ask for.
-
-    Attributes:
-        max_streams: streams at a time.
-        max_watchers: watch calls at a time, for scores and for alerts each.
-        watch_backlog: messages a watcher may lag behind before it loses the oldest.
-    """
-
-    max_streams: Annotated[int, Field(ge=1, le=10000)] = 64
-    max_watchers: Annotated[int, Field(ge=1, le=10000)] = 100
-    watch_backlog: Annotated[int, Field(ge=1, le=100000)] = 256
-
-
 class StoreSettings(_Group):
     """Where streams are kept: a SQLAlchemy URL, SQLite or PostgreSQL.
 
@@ -168,9 +168,15 @@ class LogSettings(_Group):
 
 
 class Settings(_Group):
-    """Everything the server is told at its start; one group of keys a part."""
+    """Everything the server is told at its start; one group of keys a part.
+
+    Attributes:
+        bundle: directory of the detector; the embedded default where none is given.
+        max_streams: streams at a time.
+    """
 
     bundle: Path = DEFAULT_BUNDLE
+    max_streams: Annotated[int, Field(ge=1, le=10000)] = 64
     grpc: GrpcSettings = GrpcSettings()
     http: HttpSettings = HttpSettings()
     engine: EngineSettings = EngineSettings()
@@ -178,7 +184,6 @@ class Settings(_Group):
     ingest: IngestSettings = IngestSettings()
     access: AccessSettings = AccessSettings()
     alerts: AlertSettings = AlertSettings()
-    limits: LimitSettings = LimitSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
 

@@ -7,6 +7,8 @@ and not at its first event, and go with the stream.
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -80,12 +82,10 @@ class Telemetry:
         """Windows of one run of the encoder."""
         self._batch.observe(size)
 
-    def model(self, info: ModelInfo, version: str) -> None:
-        """What is served, by which version of this project."""
+    def model(self, info: ModelInfo) -> None:
+        """What is served."""
         self._model.clear()
         self._model.labels(info.bundle_id, info.encoder, info.engine, info.precision).set(1)
-        self._build.clear()
-        self._build.labels(version).set(1)
 
     def forget(self, stream_id: str) -> None:
         """Remove every series of a stream."""
@@ -145,7 +145,8 @@ class Telemetry:
         )
         labels = ["bundle", "encoder", "engine", "precision"]
         self._model = self._gauge("gvvad_model_info", "The bundle that is served.", labels)
-        self._build = self._gauge("gvvad_build_info", "This project's version.", ["version"])
+        build = self._gauge("gvvad_build_info", "This project's version.", ["version"])
+        build.labels(version("gvvad")).set(1)
 
     def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)

@@ -62,6 +62,7 @@ class RpcServer:
         self._boundary = Boundary()
         self._health = health.aio.HealthServicer()
         self._port = 0
+        self._server: grpc.aio.Server | None = None
 
     @property
     def port(self) -> int:
@@ -74,21 +75,20 @@ class RpcServer:
         Raises:
             PortError: the address is taken or not one of this machine's.
         """
-        self._server = grpc.aio.server(interceptors=[self._boundary], options=_OPTIONS)
-        stream_pb2_grpc.add_StreamServiceServicer_to_server(
-            StreamService(self._backend), self._server
-        )
-        score_pb2_grpc.add_ScoreServiceServicer_to_server(ScoreService(self._backend), self._server)
-        alert_pb2_grpc.add_AlertServiceServicer_to_server(AlertService(self._backend), self._server)
-        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._backend), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server = server = grpc.aio.server(interceptors=[self._boundary], options=_OPTIONS)
+        backend = self._backend
+        stream_pb2_grpc.add_StreamServiceServicer_to_server(StreamService(backend), server)
+        score_pb2_grpc.add_ScoreServiceServicer_to_server(ScoreService(backend), server)
+        alert_pb2_grpc.add_AlertServiceServicer_to_server(AlertService(backend), server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(backend), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
-            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
-        self._port = self._listen(self._server)
+        self._port = self._listen(server)
         for service in (*SERVICES, health.OVERALL_HEALTH):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        await self._server.start()
+        await server.start()
         logger.info("gRPC on %s", self._address(self._port))
 
     async def stop(self, grace_seconds: float = 1.0) -> None:
@@ -97,7 +97,8 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
         self._backend.scores.close()
         self._backend.alerts.close()
-        await self._server.stop(grace_seconds)
+        if self._server is not None:
+            await self._server.stop(grace_seconds)
 
     def _listen(self, server: grpc.aio.Server) -> int:
         address = self._address(self._settings.port)

@@ -40,6 +40,8 @@ class HttpPort:
         self._settings = settings
         self._app = application(telemetry, readiness)
         self._port = 0
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
@@ -54,7 +56,7 @@ class HttpPort:
         """
         listener = self._listen()
         self._port = listener.getsockname()[1]
-        self._server = _Server(
+        self._server = server = _Server(
             uvicorn.Config(
                 self._app,
                 log_config=None,
@@ -63,14 +65,15 @@ class HttpPort:
                 timeout_graceful_shutdown=_STOP_SECONDS,
             )
         )
-        self._task = asyncio.create_task(self._server.serve([listener]))
-        await self._server.is_up.wait()
+        self._task = asyncio.create_task(server.serve([listener]))
+        await server.is_up.wait()
         logger.info("HTTP on %s:%d", self._settings.host, self._port)
 
     async def stop(self) -> None:
-        """Finish running requests within two seconds and close the port."""
-        self._server.should_exit = True
-        await self._task
+        """Finish running requests within two seconds and close the port, if it is open."""
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await self._task
 
     def _listen(self) -> socket.socket:
         host, port = self._settings.host, self._settings.port

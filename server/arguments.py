@@ -1,0 +1,169 @@
+"""The arguments of `gvvad`, in one parser; no command is imported for it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DEFAULT_SERVER = "127.0.0.1:50051"
+
+
+class UsageError(ValueError):
+    """Arguments or input that cannot be used; the message is the one line to print."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, and no abbreviated flags that a later one would break."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options of one command; `command` is its name, such as "streams add".
+
+    Raises:
+        UsageError: arguments that make no sense.
+    """
+    parser: argparse.ArgumentParser = _Parser(
+        prog="gvvad",
+        description="Real-time surveillance anomaly server: cameras in, scores and alerts out.",
+        epilog="Start with: gvvad demo. Then: gvvad serve, and in another terminal "
+        "gvvad streams add door rtsp://HOST/PATH and gvvad watch.",
+    )
+    commands: Commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_serve(commands)
+    _add_streams(commands)
+    _add_watch(commands)
+    _add_model(commands)
+    _add_backtest(commands)
+    return parser.parse_args(arguments)
+
+
+def _add_demo(commands: Commands) -> None:
+    demo = commands.add_parser("demo", help="a camera, a server and what it sees, in one command")
+    demo.add_argument("--clip", type=Path, metavar="FILE", help="play this video as the camera")
+    demo.add_argument(
+        "--seconds", type=float, default=30.0, metavar="N", help="how long (default %(default)g)"
+    )
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo-out"),
+        metavar="DIR",
+        help="where the picture goes (default %(default)s)",
+    )
+    _add_json(demo)
+    demo.set_defaults(command="demo")
+
+
+def _add_serve(commands: Commands) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="run the server",
+        description="Run the server until SIGTERM or Ctrl-C. A setting comes from --set, else "
+        "from GVVAD_<GROUP>__<KEY>, else from the file, else from its default.",
+    )
+    serve.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML")
+    serve.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, such as grpc.port=50051; may be repeated",
+    )
+    serve.set_defaults(command="serve")
+
+
+def _add_streams(commands: Commands) -> None:
+    streams = commands.add_parser("streams", help="add, list, get, update and remove streams")
+    actions = streams.add_subparsers(title="actions", required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="add a stream")
+    add.add_argument("stream", metavar="STREAM", help="its id: 1 to 63 of a-z, 0-9 and '-'")
+    add.add_argument("url", metavar="URL", help="rtsp://, rtsps:// or file:// URL")
+    _add_source_flags(add)
+    add.set_defaults(command="streams add")
+    update = actions.add_parser("update", help="change a stream; what is not named stays")
+    update.add_argument("stream", metavar="STREAM")
+    update.add_argument("--url", help="new source; without it source and credentials stay")
+    _add_source_flags(update)
+    update.add_argument(
+        "--bundle-threshold", action="store_true", help="go back to the bundle's threshold"
+    )
+    update.set_defaults(command="streams update")
+    for name, text in (("get", "show one stream"), ("remove", "stop and forget a stream")):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("stream", metavar="STREAM")
+        action.set_defaults(command=f"streams {name}")
+        _add_client_flags(action)
+    everything = actions.add_parser("list", help="list all streams")
+    everything.set_defaults(command="streams list")
+    for action in (add, update, everything):
+        _add_client_flags(action)
+
+
+def _add_source_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mode", choices=("pull", "listen"), help="who connects: we (pull) or the camera (listen)"
+    )
+    parser.add_argument("--transport", choices=("tcp", "udp"), help="what carries the video")
+    parser.add_argument(
+        "--threshold", type=float, metavar="SCORE", help="score that opens an alert, over 0 to 1"
+    )
+    parser.add_argument(
+        "--password-stdin",
+        action="store_true",
+        help="read the password of rtsp://USER@HOST/PATH from standard input, since arguments "
+        "can be seen by others on this machine",
+    )
+
+
+def _add_watch(commands: Commands) -> None:
+    watch = commands.add_parser("watch", help="show scores and alerts as they come")
+    watch.add_argument("stream", nargs="?", metavar="STREAM", help="only this one (default: all)")
+    _add_client_flags(watch)
+    watch.set_defaults(command="watch")
+
+
+def _add_model(commands: Commands) -> None:
+    model = commands.add_parser("model", help="show what the server scores with")
+    _add_client_flags(model)
+    model.set_defaults(command="model")
+
+
+def _add_backtest(commands: Commands) -> None:
+    backtest = commands.add_parser(
+        "backtest", help="replay recorded clips through the very same path and report on them"
+    )
+    backtest.add_argument(
+        "directory", type=Path, metavar="DIR", help="clips, with or without truth"
+    )
+    backtest.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="detector (default: the embedded one)"
+    )
+    _add_json(backtest)
+    backtest.set_defaults(command="backtest")
+
+
+def _add_client_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--server",
+        default=os.environ.get("GVVAD_SERVER", DEFAULT_SERVER),
+        metavar="HOST:PORT",
+        help="the server to ask (default $GVVAD_SERVER, else %(default)s)",
+    )
+    _add_json(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="answer in JSON, for programs")

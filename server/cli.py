@@ -1,0 +1,274 @@
+"""The command line: `gvvad`.
+
+Everything that talks to a server goes through `server.rpc.client`, as any
+client would. Exit codes: 0 done, 1 failed at run time, 2 bad usage or input,
+130 interrupted. Commands import what they need when they run, so that
+`gvvad --help` is fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from server.arguments import UsageError, parse
+
+if TYPE_CHECKING:
+    from server.alerts import Alert
+    from server.rpc.client import Client, Watch
+    from server.scoring import WindowScore
+    from server.streams import SourceUrl
+    from server.views import StreamView
+
+_BAD_INPUT_CODES = frozenset(
+    {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "FAILED_PRECONDITION"}
+)
+
+T = TypeVar("T")
+
+
+class FailedError(RuntimeError):
+    """A command failed at run time; the message is the one line to print."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    try:
+        options = parse(arguments)
+        return _COMMANDS[options.command](options)
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except FailedError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough; the interpreter must not flush to nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+# Commands
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from server.settings import SettingsError, load_settings
+
+    try:
+        settings = load_settings(options.config, _assignments(options.set))
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
+    from server.app import serve
+
+    with _one_line_errors():
+        return serve(settings)
+
+
+def _add(options: argparse.Namespace) -> int:
+    from server.streams import Mode, StreamConfig, Transport
+
+    url = _source_url(options.url, ask_password=options.password_stdin)
+    try:
+        config = StreamConfig(
+            options.stream,
+            url,
+            Mode(options.mode or "pull"),
+            Transport(options.transport or "tcp"),
+            options.threshold,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return _show_stream(options, _asked(options, lambda client: client.create(config)))
+
+
+def _list(options: argparse.Namespace) -> int:
+    from server.terminal import stream_json, stream_table
+
+    views = _asked(options, lambda client: client.list())
+    if options.json:
+        print(json.dumps([stream_json(view) for view in views]))
+    else:
+        print("\n".join(stream_table(views)))
+    return 0
+
+
+def _get(options: argparse.Namespace) -> int:
+    return _show_stream(options, _asked(options, lambda client: client.get(options.stream)))
+
+
+def _update(options: argparse.Namespace) -> int:
+    from server.rpc.client import StreamChange
+    from server.streams import Mode, Transport
+
+    if options.password_stdin and options.url is None:
+        raise UsageError("--password-stdin needs --url with the user: rtsp://USER@HOST/PATH")
+    change = StreamChange(
+        url=_source_url(options.url, ask_password=options.password_stdin) if options.url else None,
+        mode=Mode(options.mode) if options.mode else None,
+        transport=Transport(options.transport) if options.transport else None,
+        open_threshold=options.threshold,
+        bundle_threshold=options.bundle_threshold,
+    )
+    if change == StreamChange():
+        raise UsageError("nothing to update; give --url, --mode, --transport or --threshold")
+    return _show_stream(
+        options, _asked(options, lambda client: client.update(options.stream, change))
+    )
+
+
+def _remove(options: argparse.Namespace) -> int:
+    _asked(options, lambda client: client.delete(options.stream))
+    return 0
+
+
+def _model(options: argparse.Namespace) -> int:
+    from server.terminal import fields, model_json
+
+    content = model_json(_asked(options, lambda client: client.model()))
+    print(json.dumps(content) if options.json else "\n".join(fields(content)))
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from server.scoring import WindowScore
+    from server.terminal import alert_json, alert_line, score_json, score_line
+
+    def show(client: Client) -> int:
+        for missed, item in _watched(client, options.stream):
+            if isinstance(item, WindowScore):
+                line, content = score_line(item, missed), score_json(item, missed)
+            else:
+                line, content = alert_line(item, missed), alert_json(item, missed)
+            print(json.dumps(content) if options.json else line, flush=True)
+        return 0
+
+    return _asked(options, show)
+
+
+def _backtest(options: argparse.Namespace) -> int:
+    from server.backtest import run_backtest_command
+
+    with _one_line_errors():
+        return run_backtest_command(options.directory, options.bundle, as_json=options.json)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from server.demo.command import run
+
+    return run(options.clip, options.seconds, options.json, options.out)
+
+
+# Helpers
+
+
+def _asked(options: argparse.Namespace, ask: Callable[[Client], T]) -> T:
+    from server.rpc.client import Client, ClientError
+
+    try:
+        with Client(options.server) as client:
+            return ask(client)
+    except ClientError as error:
+        kind = UsageError if error.code in _BAD_INPUT_CODES else FailedError
+        raise kind(error.sentence) from None
+
+
+def _watched(client: Client, stream_id: str | None) -> Iterator[tuple[int, WindowScore | Alert]]:
+    """Scores and alerts as they come, each with what was lost before it."""
+    from server.rpc.client import ClientError
+
+    # Bounded: a terminal that stalls makes the server drop and tell, not this grow.
+    inbox: queue.Queue[tuple[int, WindowScore | Alert] | ClientError] = queue.Queue(maxsize=256)
+
+    def pump(watch: Watch[WindowScore] | Watch[Alert]) -> None:
+        try:
+            for entry in watch:
+                inbox.put(entry)
+        except ClientError as error:
+            inbox.put(error)
+
+    for watch in (client.watch_scores(stream_id), client.watch_alerts(stream_id)):
+        threading.Thread(target=pump, args=(watch,), daemon=True).start()
+    while True:
+        entry = inbox.get()
+        if isinstance(entry, ClientError):
+            raise entry
+        yield entry
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What a server or a replay may refuse or fail at, by exit code."""
+    from server.engine.onnxruntime import EngineError
+
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from None
+    except (OSError, EngineError) as error:
+        raise FailedError(str(error)) from None
+
+
+def _show_stream(options: argparse.Namespace, view: StreamView) -> int:
+    from server.terminal import fields, stream_json
+
+    content = stream_json(view)
+    print(json.dumps(content) if options.json else "\n".join(fields(content)))
+    return 0
+
+
+def _source_url(text: str, *, ask_password: bool) -> SourceUrl:
+    from server.streams import SourceUrl
+
+    try:
+        url = SourceUrl(text)
+        return SourceUrl(_with_password(text, sys.stdin.readline())) if ask_password else url
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _with_password(url: str, line: str) -> str:
+    parts = urlsplit(url)
+    password = line.rstrip("\r\n")
+    if not parts.username or parts.password:
+        raise UsageError("--password-stdin needs a URL with a user only: rtsp://USER@HOST/PATH")
+    if not password:
+        raise UsageError("--password-stdin found no password on standard input; pipe one in")
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}"))
+
+
+def _assignments(texts: Sequence[str]) -> dict[str, str]:
+    flags: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text!r} must be KEY=VALUE, such as --set grpc.port=50051")
+        flags[key.strip()] = value
+    return flags
+
+
+def _fail(sentence: str, code: int) -> int:
+    print(f"gvvad: {' '.join(sentence.split())}", file=sys.stderr)
+    return code
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "demo": _demo,
+    "serve": _serve,
+    "streams add": _add,
+    "streams list": _list,
+    "streams get": _get,
+    "streams update": _update,
+    "streams remove": _remove,
+    "watch": _watch,
+    "model": _model,
+    "backtest": _backtest,
+}

@@ -1,0 +1,151 @@
+"""What the command line shows: streams, scores and alerts as lines or JSON objects; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from server.alerts import Alert
+from server.scoring import WindowScore
+from server.views import ModelInfo, StreamView
+
+Json = dict[str, object]
+
+_BAR_CELLS = 20
+_ID_CELLS = 12
+
+
+def stream_json(view: StreamView) -> Json:
+    """A stream for programs; the URL is redacted by its type."""
+    config, status = view.config, view.status
+    return {
+        "id": config.stream_id,
+        "url": str(config.url),
+        "mode": config.mode.value,
+        "transport": config.transport.value,
+        "open_threshold": config.open_threshold,
+        "state": status.state.value,
+        "reason": status.reason.value if status.reason is not None else None,
+        "message": status.message,
+        "frames_decoded": status.frames_decoded,
+        "reconnects": status.reconnects,
+        "last_frame_time": _rfc3339(status.last_frame_seconds),
+        "next_sequence": view.next_sequence,
+        "last_score": view.last_score,
+        "create_time": _rfc3339(view.created_seconds),
+    }
+
+
+def score_json(score: WindowScore, missed: int) -> Json:
+    """A score for programs; `missed` is how many this watcher lost before it."""
+    reason = score.drop_reason
+    return {
+        "type": "score",
+        "stream": score.stream_id,
+        "sequence": score.sequence,
+        "window_number": score.span.number,
+        "frames": [score.span.first_frame, score.span.end_frame],
+        "start_time": _rfc3339(score.span.start_capture_seconds),
+        "end_time": _rfc3339(score.span.end_capture_seconds),
+        "score": score.score,
+        "drop_reason": reason.value if reason is not None else None,
+        "latency_seconds": score.latency_seconds,
+        "missed": missed,
+    }
+
+
+def alert_json(alert: Alert, missed: int) -> Json:
+    """An alert for programs; `missed` is how many this watcher lost before it."""
+    return {
+        "type": "alert",
+        "id": alert.alert_id,
+        "stream": alert.stream_id,
+        "bundle": alert.bundle_id,
+        "state": alert.state.value,
+        "sequences": [alert.first_sequence, alert.last_sequence],
+        "start_time": _rfc3339(alert.start_seconds),
+        "end_time": _rfc3339(alert.end_seconds),
+        "peak_score": alert.peak_score,
+        "peak_time": _rfc3339(alert.peak_seconds),
+        "missed": missed,
+    }
+
+
+def model_json(model: ModelInfo) -> Json:
+    """What the server scores with, for programs."""
+    return {name: getattr(model, name) for name in ModelInfo.__slots__}
+
+
+def stream_table(views: Sequence[StreamView]) -> list[str]:
+    """Streams as lines under a heading."""
+    rows = [("STREAM", "STATE", "FRAMES", "SCORE", "SOURCE")]
+    rows += [
+        (
+            view.config.stream_id,
+            _state(view),
+            str(view.status.frames_decoded),
+            _number(view.last_score),
+            str(view.config.url),
+        )
+        for view in views
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def fields(content: Json) -> list[str]:
+    """A JSON object as lines of name and value; what is unset is left out."""
+    shown = {name: value for name, value in content.items() if value not in (None, "")}
+    width = max(map(len, shown), default=0)
+    return [f"{name.ljust(width)}  {value}" for name, value in shown.items()]
+
+
+def score_line(score: WindowScore, missed: int) -> str:
+    """A score for people: time, stream, number, bar, latency."""
+    what = (
+        f"{score.score:.3f} {bar(score.score)} latency {score.latency_seconds:.3f} s"
+        if score.score is not None
+        else f"dropped ({score.drop_reason.value if score.drop_reason else 'unknown'})"
+    )
+    return _line(score.span.end_capture_seconds, score.stream_id, what, missed)
+
+
+def alert_line(alert: Alert, missed: int) -> str:
+    """An alert for people: when it opened or closed, and how high it went."""
+    length_seconds = alert.end_seconds - alert.start_seconds
+    what = f"ALERT {alert.state.value} after {length_seconds:.1f} s, peak {alert.peak_score:.3f}"
+    return _line(alert.end_seconds, alert.stream_id, what, missed)
+
+
+def bar(score: float) -> str:
+    """A score as a bar of twenty cells.
+
+    >>> bar(0.26)
+    '#####...............'
+    """
+    filled = round(min(max(score, 0.0), 1.0) * _BAR_CELLS)
+    return "#" * filled + "." * (_BAR_CELLS - filled)
+
+
+def _line(utc_seconds: float, stream_id: str, what: str, missed: int) -> str:
+    clock = datetime.fromtimestamp(utc_seconds, UTC).strftime("%H:%M:%S.%f")[:-3]
+    lost = f" ({missed} lost before: read faster)" if missed else ""
+    return f"{clock}Z {stream_id.ljust(_ID_CELLS)} {what}{lost}"
+
+
+def _state(view: StreamView) -> str:
+    reason = view.status.reason
+    return view.status.state.value + (f" ({reason.value})" if reason is not None else "")
+
+
+def _number(score: float | None) -> str:
+    return "-" if score is None else f"{score:.3f}"
+
+
+def _rfc3339(utc_seconds: float | None) -> str | None:
+    if utc_seconds is None:
+        return None
+    return datetime.fromtimestamp(utc_seconds, UTC).isoformat(timespec="milliseconds")

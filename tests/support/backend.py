@@ -1,0 +1,106 @@
+"""A backend of the gRPC services that keeps streams in memory and decodes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from server.alerts import Alert, AlertState
+from server.hub import Hub
+from server.scoring import DropReason, WindowScore, WindowSpan
+from server.streams import (
+    Reason,
+    SourceError,
+    StreamConfig,
+    StreamState,
+    StreamStatus,
+)
+from server.views import CapacityError, ModelInfo, StreamExistsError, StreamView, UnknownStreamError
+
+MODEL = ModelInfo(
+    bundle_id="ab" * 32,
+    bundle_name="test",
+    encoder="tiny",
+    engine="onnxruntime",
+    precision="fp32",
+    device="cpu",
+    threshold=0.6,
+    window_seconds=1.28,
+    fps=12.5,
+    sampled_frames=4,
+    height=64,
+    width=96,
+    feature_dim=8,
+)
+
+
+class MemoryBackend:
+    """Streams as views; tests set their status and publish on the hubs."""
+
+    def __init__(self, max_streams: int = 300, capacity: int = 64, max_watchers: int = 8) -> None:
+        self.scores: Hub[WindowScore] = Hub(capacity, max_watchers)
+        self.alerts: Hub[Alert] = Hub(capacity, max_watchers)
+        self.model = MODEL
+        self.max_streams = max_streams
+        self.views: dict[str, StreamView] = {}
+
+    async def create(self, config: StreamConfig) -> StreamView:
+        if config.url.scheme == "file":
+            raise SourceError(Reason.ADDRESS_DENIED, f"{config.url} is not allowed here")
+        if config.stream_id == "fault":
+            raise KeyError("rtsp://joe:secret@cam/ caused this")
+        if config.stream_id in self.views:
+            raise StreamExistsError(f"stream {config.stream_id} exists")
+        if len(self.views) >= self.max_streams:
+            raise CapacityError(f"all {self.max_streams} streams are taken")
+        status = StreamStatus(StreamState.CONNECTING)
+        view = StreamView(config, status, 0, None, created_seconds=1_700_000_000.5)
+        self.views[config.stream_id] = view
+        return view
+
+    def get(self, stream_id: str) -> StreamView:
+        try:
+            return self.views[stream_id]
+        except KeyError:
+            raise UnknownStreamError(f"there is no stream {stream_id}") from None
+
+    def list(self) -> list[StreamView]:
+        return list(self.views.values())
+
+    async def update(self, config: StreamConfig) -> StreamView:
+        self.views[config.stream_id] = replace(self.get(config.stream_id), config=config)
+        return self.views[config.stream_id]
+
+    async def delete(self, stream_id: str) -> None:
+        self.get(stream_id)
+        del self.views[stream_id]
+        self.scores.end_stream(stream_id)
+        self.alerts.end_stream(stream_id)
+
+
+def a_score(
+    stream_id: str, sequence: int, score: float | None = 0.25, reason: DropReason | None = None
+) -> WindowScore:
+    span = WindowSpan(
+        number=sequence % 10,
+        first_frame=sequence * 32,
+        end_frame=sequence * 32 + 32,
+        start_capture_seconds=1_700_000_000.25 + sequence,
+        end_capture_seconds=1_700_000_001.25 + sequence,
+        arrival_seconds=50.0 + sequence,
+    )
+    return WindowScore(stream_id, sequence, span, score, reason, latency_seconds=0.125)
+
+
+def an_alert(stream_id: str, state: AlertState = AlertState.OPEN) -> Alert:
+    return Alert(
+        alert_id="0123456789abcdef",
+        stream_id=stream_id,
+        bundle_id=MODEL.bundle_id,
+        state=state,
+        first_sequence=3,
+        last_sequence=5,
+        start_seconds=1_700_000_003.0,
+        end_seconds=1_700_000_006.5,
+        peak_score=0.875,
+        peak_seconds=1_700_000_005.5,
+    )
