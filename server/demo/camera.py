@@ -27,7 +27,7 @@ from server.ingest.video import decode, open_file, video_stream
 from server.streams import SourceError
 
 CONNECT_SECONDS = 20.0
-"""How long to keep trying while nobody listens yet."""
+"""How long to keep trying, unless told otherwise, while nobody listens yet."""
 
 _RETRY_SECONDS = 0.1
 _CLOCK = Fraction(1, 90_000)  # what RTP counts video in
@@ -64,39 +64,58 @@ class Timed:
     opens_turn: bool
 
 
-def push(clip: Path, url: str, seconds: float, announce: Callable[[Turn], None]) -> None:
-    """Play `clip` to `url` for that long.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to push.
+
+    Attributes:
+        url: rtsp://HOST:PORT/PATH that listens.
+        connect_seconds: how long to keep trying while nobody listens yet.
+    """
+
+    url: str
+    connect_seconds: float = CONNECT_SECONDS
+
+
+def push(clip: Path, target: Target, seconds: float, announce: Callable[[Turn], None]) -> None:
+    """Play `clip` for that long.
+
+    Args:
+        clip: any video.
+        target: where to.
+        seconds: how long; the clip starts again as often as it takes.
+        announce: told each time the clip starts.
 
     Raises:
         SourceError: the clip cannot be read as video.
-        OSError: nobody listens at `url`, or the other side hung up.
+        OSError: nobody listens there, or the other side hung up.
     """
     with open_file(clip) as source:
         video = video_stream(source, str(clip))
         rate = video.average_rate or Fraction(_DEFAULT_FPS)
         as_it_is = video.codec_context.name == "h264" and video.pix_fmt in ("yuv420p", "yuvj420p")
-        output, target = _connect(url, video, rate, as_it_is=as_it_is)
+        output, sent = _connect(target, video, rate, as_it_is=as_it_is)
     with output:
-        turns = _copied(clip) if as_it_is else _encoded(clip, target)
+        packets = _copied(clip) if as_it_is else _encoded(clip, sent)
         started, turn = time.monotonic(), 0
-        for timed in turns:
+        for timed in packets:
             if timed.due_seconds >= seconds:
                 return
             _sleep_until(started + timed.due_seconds)
             if timed.opens_turn:
                 announce(Turn(turn, time.time(), float(rate)))
                 turn += 1
-            timed.packet.stream = target
+            timed.packet.stream = sent
             output.mux(timed.packet)
 
 
 def _connect(
-    url: str, video: av.video.VideoStream, rate: Fraction, *, as_it_is: bool
+    target: Target, video: av.video.VideoStream, rate: Fraction, *, as_it_is: bool
 ) -> tuple[av.container.OutputContainer, av.video.VideoStream]:
-    deadline = time.monotonic() + CONNECT_SECONDS
+    deadline = time.monotonic() + target.connect_seconds
     while True:
-        output = av.open(url, "w", format="rtsp", options={"rtsp_transport": "tcp"})
-        target = _copy_of(output, video) if as_it_is else _encoder(output, video, rate)
+        output = av.open(target.url, "w", format="rtsp", options={"rtsp_transport": "tcp"})
+        sent = output.add_stream_from_template(video) if as_it_is else _encoder(output, video, rate)
         try:
             output.start_encoding()
         except OSError:
@@ -105,25 +124,19 @@ def _connect(
                 raise
             time.sleep(_RETRY_SECONDS)
         else:
-            return output, target
-
-
-def _copy_of(
-    output: av.container.OutputContainer, video: av.video.VideoStream
-) -> av.video.VideoStream:
-    return output.add_stream_from_template(video)
+            return output, sent
 
 
 def _encoder(
     output: av.container.OutputContainer, video: av.video.VideoStream, rate: Fraction
 ) -> av.video.VideoStream:
-    target = output.add_stream("libx264", rate=rate)
-    target.width, target.height = video.width // 2 * 2, video.height // 2 * 2
-    target.pix_fmt = "yuv420p"
-    target.codec_context.time_base = _CLOCK
-    target.codec_context.gop_size = max(1, round(rate))
-    target.options = {"preset": "veryfast", "tune": "zerolatency"}
-    return target
+    sent = output.add_stream("libx264", rate=rate)
+    sent.width, sent.height = video.width // 2 * 2, video.height // 2 * 2
+    sent.pix_fmt = "yuv420p"
+    sent.codec_context.time_base = _CLOCK
+    sent.codec_context.gop_size = max(1, round(rate))
+    sent.options = {"preset": "veryfast", "tune": "zerolatency"}
+    return sent
 
 
 def _copied(clip: Path) -> Iterator[Timed]:
@@ -146,7 +159,7 @@ def _copied(clip: Path) -> Iterator[Timed]:
         offset = last + max(1, round((last - offset) / max(1, count - 1)))
 
 
-def _encoded(clip: Path, target: av.video.VideoStream) -> Iterator[Timed]:
+def _encoded(clip: Path, sent: av.video.VideoStream) -> Iterator[Timed]:
     """The clip's frames encoded on the way, again and again, on one rising clock."""
     offset_seconds = 0.0
     while True:
@@ -156,9 +169,9 @@ def _encoded(clip: Path, target: av.video.VideoStream) -> Iterator[Timed]:
                 if count == 0:
                     base_seconds = frame.pts_seconds - offset_seconds
                 last_seconds = frame.pts_seconds - base_seconds
-                picture = frame.picture.reformat(target.width, target.height, "yuv420p")
+                picture = frame.picture.reformat(sent.width, sent.height, "yuv420p")
                 picture.pts, picture.time_base = round(last_seconds / _CLOCK), _CLOCK
-                for packet in target.encode(picture):
+                for packet in sent.encode(picture):
                     yield Timed(packet, last_seconds, count == 0)
                 count += 1
         offset_seconds = last_seconds + (last_seconds - offset_seconds) / max(1, count - 1)
@@ -176,9 +189,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--clip", type=Path, required=True, help="any video that FFmpeg decodes")
     parser.add_argument("--url", required=True, help="rtsp://HOST:PORT/PATH that listens")
     parser.add_argument("--seconds", type=float, required=True, help="how long to play")
+    parser.add_argument(
+        "--connect-seconds",
+        type=float,
+        default=CONNECT_SECONDS,
+        help="how long to keep trying while nobody listens (default %(default)g)",
+    )
     wanted = parser.parse_args(argv)
+    target = Target(wanted.url, wanted.connect_seconds)
     try:
-        push(wanted.clip, wanted.url, wanted.seconds, _say)
+        push(wanted.clip, target, wanted.seconds, _say)
     except SourceError as error:
         print(error.sentence, file=sys.stderr)
         return 2

@@ -34,6 +34,9 @@ from server.settings import SettingsError, load_settings
 from server.streams import SourceError
 
 PICTURE = "demo.png"
+MIN_CLIP_SECONDS = 4.0
+LONGEST_SECONDS = 24 * 3600.0
+"""The demo keeps every score that it has seen."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TICK_SECONDS = 0.25
@@ -77,10 +80,10 @@ def run(clip: Path | None, seconds: float, as_json: bool, out: Path) -> int:
         with _stoppable(), tempfile.TemporaryDirectory(prefix="gvvad-demo-") as scratch:
             return _play(_stage(clip, seconds, Path(scratch)), as_json, out, Path(scratch))
     except BadInputError as error:
-        print(f"gvvad demo: {error}", file=sys.stderr)
+        print(f"gvvad: {error}", file=sys.stderr)
         return 2
     except (DemoError, ClientError) as error:
-        print(f"gvvad demo: {error}", file=sys.stderr)
+        print(f"gvvad: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped before the camera was on", file=sys.stderr)
@@ -89,8 +92,11 @@ def run(clip: Path | None, seconds: float, as_json: bool, out: Path) -> int:
 
 def _check(clip: Path | None, seconds: float, out: Path) -> None:
     """Raise BadInputError for whatever is wrong, before anything starts."""
-    if not seconds >= MIN_SECONDS or seconds == float("inf"):
-        raise BadInputError(f"--seconds ({seconds:g}) must be at least {MIN_SECONDS:g}")
+    least_seconds = MIN_SECONDS if clip is None else MIN_CLIP_SECONDS
+    if not least_seconds <= seconds <= LONGEST_SECONDS:
+        raise BadInputError(
+            f"--seconds ({seconds:g}) must be {least_seconds:g} to {LONGEST_SECONDS:g}"
+        )
     if find_spec("matplotlib") is None:
         raise BadInputError('the picture needs matplotlib: pip install "gvvad[demo]"')
     if out.exists() and not out.is_dir():
@@ -117,6 +123,8 @@ def _stage(clip: Path | None, seconds: float, scratch: Path) -> Stage:
         return Stage(clip, Programme(clip.name, seconds), None)
     scene = scratch / "scene.mp4"
     console = Console(stderr=True)
+    if not console.is_terminal:
+        print("rendering the scene, some seconds ...", file=sys.stderr)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("rendering the scene", total=1.0)
         truth = render_scene(
