@@ -47,7 +47,7 @@ class WorkerProcess:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         self._connection = Connection(ours.detach())
         self._deliver = deliver
-        self._alive_until_seconds = time.monotonic() + _START_GRACE_SECONDS
+        self._alive_at_seconds = time.monotonic() + _START_GRACE_SECONDS
         self._delivering = False
         self._gone = threading.Event()
         self._reader = threading.Thread(
@@ -70,7 +70,7 @@ class WorkerProcess:
         """Whether it has not given a heartbeat for so long although it was listened to."""
         if self._delivering:
             return False
-        return time.monotonic() > self._alive_until_seconds + hang_seconds
+        return time.monotonic() > self._alive_at_seconds + hang_seconds
 
     def send(self, command: Command | WorkerSetup) -> None:
         """Send a command; a worker that takes none any more counts as gone."""
@@ -106,11 +106,11 @@ class WorkerProcess:
             except (EOFError, OSError):
                 break
             if isinstance(report, Heartbeat):
-                self._alive_until_seconds = max(self._alive_until_seconds, time.monotonic())
+                self._alive_at_seconds = time.monotonic()
                 continue
             self._delivering = True
             self._deliver(report)
-            self._alive_until_seconds = max(self._alive_until_seconds, time.monotonic())
+            self._alive_at_seconds = max(self._alive_at_seconds, time.monotonic())
             self._delivering = False
         self._gone.set()
 

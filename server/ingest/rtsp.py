@@ -3,11 +3,11 @@
 FFmpeg reports much of what goes wrong as "Invalid data", so a failure is looked
 into afterwards: the good path makes exactly one connection.
 
-Opening probes as little as it can (`probesize`, `analyzeduration`): with FFmpeg's
-defaults 1 s of video arrives late, in a burst. `fflags=nobuffer` is left out on
-purpose: it throws the probed packets away, the first key frame among them, and
-nothing can be decoded before the next one (measured: 1 s at a 1 s key interval,
-ten and more with the long intervals of real cameras).
+Opening probes as little as FFmpeg lets it: one packet, one microsecond (0 would
+mean its default). With the defaults the first second of video arrives late, in a
+burst. `fflags=nobuffer` is left out on purpose: it throws the probed packets
+away, the first key frame among them, and nothing can be decoded before the next
+one, ten seconds later with the long key intervals of real cameras.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LISTEN_SLICE_SECONDS = 2
 
 _DIAGNOSIS_SECONDS = 1.0
 _PROBE_OPTIONS = {
-    "probesize": "32768",
-    "analyzeduration": "0",
+    "probesize": "32",
+    "analyzeduration": "1",
     "allowed_media_types": "video",  # sound would hide from the read timeout that pictures stopped
 }
 

@@ -30,6 +30,9 @@ from server.preprocess import Preprocessor
 from server.streams import Mode, Reason, SourceError, StreamState
 from server.windows import SourceFrame, Window, WindowAssembler
 
+FIRST_FRAME_SECONDS = 30.0
+"""Packets may come for so long before the first frame: it takes a key frame."""
+
 _PARKING = frozenset({Reason.AUTH_FAILED, Reason.ADDRESS_DENIED})
 _UNSTUCK_SECONDS = 60.0
 
@@ -48,6 +51,7 @@ class StreamRunner:
     def __init__(self, start: StartStream, setup: WorkerSetup, wake: Callable[[], None]) -> None:
         self._config = start.config
         self._settings = setup.settings
+        self._live = start.config.url.scheme != "file"
         self._interrupted_by = start.interrupted_by
         self._has_run = start.interrupted_by is not None
         self.outbox = Outbox(start.config.stream_id, wake)
@@ -90,10 +94,10 @@ class StreamRunner:
         return self._meter.take()
 
     def _run(self) -> None:
-        if self._config.url.scheme == "file":
-            self._play_file()
-        else:
+        if self._live:
             self._follow_camera()
+        else:
+            self._play_file()
 
     def _follow_camera(self) -> None:
         settings = self._settings
@@ -156,7 +160,7 @@ class StreamRunner:
                 self._take(frame)
         except av.error.FFmpegError as error:
             broken = error
-        if self._config.url.scheme != "file":
+        if self._live:
             return rtsp.ended(broken, self._config.mode, self._settings)
         if broken is not None:
             sentence = f"{self._config.url} broke off while decoding ({strerror(broken)})"
@@ -173,10 +177,10 @@ class StreamRunner:
 
     def _emit(self, window: Window) -> None:
         self._meter.count_window()
-        if self._config.url.scheme == "file":
-            self.outbox.deliver(window, self._still_wanted)
-        else:
+        if self._live:
             self.outbox.offer(window)
+        else:
+            self.outbox.deliver(window, self._still_wanted)
 
     def _open_camera(self) -> av.container.InputContainer | None:
         if self._config.mode is Mode.LISTEN:
@@ -190,10 +194,11 @@ class StreamRunner:
         self._progress_seconds = time.monotonic()
         self._meter.count_decoding(decode_seconds)
         allowed_seconds = self._settings.read_timeout_seconds
-        if self._config.url.scheme != "file" and self._meter.frame_age_seconds > allowed_seconds:
-            raise SourceError(
-                Reason.STALE, f"no picture could be decoded for {allowed_seconds:g} s"
-            )
+        if not self._meter.session_frames:
+            allowed_seconds = max(allowed_seconds, FIRST_FRAME_SECONDS)
+        if self._meter.frame_age_seconds > allowed_seconds and self._live:
+            sentence = f"packets came, but no frame could be decoded for {allowed_seconds:g} s"
+            raise SourceError(Reason.STALE, sentence)
 
     def _render(self, picture: av.VideoFrame) -> Image:
         started_seconds = time.monotonic()

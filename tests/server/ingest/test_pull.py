@@ -1,0 +1,231 @@
+"""Cameras that are pulled, against a real RTSP server in its own process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.ingest.events import FrameStats, StatusChanged, WindowReady, WindowsSkipped
+from server.streams import Reason, StreamState, Transport
+from tests.support.cameras import RtspServer, free_port, mute_server, render_clip
+from tests.support.pools import Recorder, camera, running_pool
+
+pytestmark = pytest.mark.rtsp
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return render_clip(tmp_path_factory.mktemp("clips") / "street.mp4")
+
+
+@pytest.fixture
+def server(clip: Path) -> Iterator[RtspServer]:
+    with RtspServer({"/cam": clip, "/other": clip}) as running:
+        yield running
+
+
+@pytest.fixture
+def guarded(clip: Path) -> Iterator[RtspServer]:
+    with RtspServer({"/cam": clip}, user="joe", password="p@ss word") as running:
+        yield running
+
+
+def test_frames_arrive_over_tcp_and_udp_at_the_cameras_pace(server: RtspServer) -> None:
+    recorder = Recorder()
+    with running_pool(recorder) as pool:
+        for transport in Transport:
+            pool.add(camera(transport.value, server.url("/cam"), transport))
+        for transport in Transport:
+            windows = recorder.wait_windows(transport.value, 4)
+            assert [window.number for window in windows[:4]] == [0, 1, 2, 3]
+            assert all(window.images.shape == (8, 112, 112, 3) for window in windows)
+            starts = [window.start_pts_seconds for window in windows[:4]]
+            assert starts[3] - starts[0] == pytest.approx(3 * 16 / 25, abs=0.01), transport
+            arrivals = [window.arrival_seconds for window in windows[:4]]
+            assert arrivals[3] - arrivals[0] == pytest.approx(3 * 16 / 25, abs=0.4)
+
+
+def test_capture_time_follows_the_cameras_own_clock(server: RtspServer) -> None:
+    recorder = Recorder()
+    with running_pool(recorder) as pool:
+        pool.add(camera("a", server.url("/cam")))
+        windows = recorder.wait_windows("a", 7)
+    # Once a sender report has come, capture times step exactly as the camera's do,
+    # while arrivals jitter; both clocks are this machine's.
+    late = windows[5:7]
+    steps = late[1].end_capture_seconds - late[0].end_capture_seconds
+    assert steps == pytest.approx(16 / 25, abs=0.002)
+    offset = time.time() - time.monotonic()
+    assert late[1].end_capture_seconds < late[1].arrival_seconds + offset
+    assert late[1].end_capture_seconds > late[1].arrival_seconds + offset - 0.5
+
+
+def test_frames_are_counted_once_a_second(server: RtspServer) -> None:
+    recorder = Recorder()
+    with running_pool(recorder) as pool:
+        pool.add(camera("a", server.url("/cam")))
+        recorder.wait(lambda: len(recorder.of("a", FrameStats)) >= 4, "four counts")
+    second, third = recorder.of("a", FrameStats)[1:3]
+    assert second.frames + third.frames == pytest.approx(50, abs=10)
+    assert 0 < second.decode_seconds + second.preprocess_seconds < 1
+    assert time.time() - third.last_frame_seconds < 20
+
+
+def test_a_wrong_password_parks_the_stream_until_it_is_changed(guarded: RtspServer) -> None:
+    recorder = Recorder()
+    with running_pool(recorder) as pool:
+        pool.add(camera("a", guarded.url("/cam", "joe", "guess")))
+        parked = recorder.wait_state("a", StreamState.PARKED)
+        assert parked.reason is Reason.AUTH_FAILED
+        assert "guess" not in parked.message
+        assert "user name or password" in parked.message
+        changed = time.monotonic()
+        pool.update(camera("a", guarded.url("/cam", "joe", "p%40ss%20word")))
+        recorder.wait_state("a", StreamState.RUNNING, after=changed)
+        recorder.wait_windows("a", 1, after=changed)
+    assert not [e for e in recorder.of("a", StatusChanged) if e.state is StreamState.BACKING_OFF]
+
+
+def test_each_failure_has_its_reason_and_sentence(server: RtspServer) -> None:
+    recorder = Recorder()
+    refused = free_port()
+    with (
+        mute_server() as mute,
+        mute_server(b"HTTP/1.1 200 OK\r\n\r\n") as web,
+        running_pool(recorder, workers=2) as pool,
+    ):
+        pool.add(camera("missing", server.url("/nowhere")))
+        pool.add(camera("refused", f"rtsp://joe:secret@127.0.0.1:{refused}/cam"))
+        pool.add(camera("unknown", "rtsp://joe:secret@no-such-host.invalid/cam"))
+        pool.add(camera("mute", f"rtsp://joe:secret@127.0.0.1:{mute}/cam"))
+        pool.add(camera("web", f"rtsp://joe:secret@127.0.0.1:{web}/cam"))
+        pool.add(camera("plain", f"rtsps://joe:secret@127.0.0.1:{server.port}/cam"))
+        expected = {
+            "missing": (Reason.NOT_FOUND, "/nowhere"),
+            "refused": (Reason.UNREACHABLE, f"127.0.0.1:{refused}"),
+            "unknown": (Reason.UNREACHABLE, "no-such-host.invalid"),
+            "mute": (Reason.TIMEOUT, "did not answer"),
+            "web": (Reason.TIMEOUT, "did not answer"),
+            "plain": (Reason.TLS_FAILED, "TLS"),
+        }
+        for stream_id, (reason, words) in expected.items():
+            failure = recorder.wait_state(stream_id, StreamState.BACKING_OFF)
+            assert failure.reason is reason, failure
+            assert words in failure.message
+            assert "secret" not in failure.message
+
+
+def test_a_killed_server_that_returns_gets_its_stream_back(server: RtspServer) -> None:
+    recorder = Recorder()
+    with running_pool(recorder) as pool:
+        pool.add(camera("tcp", server.url("/cam")))
+        pool.add(camera("udp", server.url("/cam"), Transport.UDP))
+        recorder.wait_windows("tcp", 2)
+        recorder.wait_windows("udp", 2)
+        killed, killed_utc = time.monotonic(), time.time()
+        server.kill()
+        for stream_id in ("tcp", "udp"):
+            lost = recorder.wait_state(stream_id, StreamState.BACKING_OFF, after=killed)
+            assert lost.reason in (Reason.END_OF_STREAM, Reason.STALE, Reason.UNREACHABLE)
+        restarted, restarted_utc = time.monotonic(), time.time()
+        server.start()
+        for stream_id in ("tcp", "udp"):
+            recorder.wait_reconnected(stream_id, after=restarted)
+            windows = recorder.wait_windows(stream_id, 2, after=restarted)
+            assert [window.number for window in windows[:2]] == [0, 1]
+            for event in recorder.of(stream_id, WindowReady):
+                start, end = event.window.start_capture_seconds, event.window.end_capture_seconds
+                assert end < killed_utc + 0.5 or start > restarted_utc
+
+
+def test_a_frozen_server_is_stale_and_comes_back(server: RtspServer) -> None:
+    recorder = Recorder()
+    with running_pool(recorder) as pool:
+        pool.add(camera("tcp", server.url("/cam")))
+        pool.add(camera("udp", server.url("/cam"), Transport.UDP))
+        recorder.wait_windows("tcp", 1)
+        recorder.wait_windows("udp", 1)
+        frozen = time.monotonic()
+        server.freeze()
+        for stream_id in ("tcp", "udp"):
+            assert recorder.wait_reason(stream_id, Reason.STALE, after=frozen).message
+            recorder.wait_reason(stream_id, Reason.TIMEOUT, after=frozen)
+        thawed = time.monotonic()
+        server.thaw()
+        for stream_id in ("tcp", "udp"):
+            recorder.wait_reconnected(stream_id, after=thawed)
+            assert recorder.wait_windows(stream_id, 1, after=thawed)[0].number == 0
+
+
+def test_one_cameras_death_leaves_the_other_alone(server: RtspServer, clip: Path) -> None:
+    recorder = Recorder()
+    with RtspServer({"/cam": clip}) as doomed, running_pool(recorder) as pool:
+        pool.add(camera("lives", server.url("/cam")))
+        pool.add(camera("dies", doomed.url("/cam")))
+        recorder.wait_windows("lives", 1)
+        recorder.wait_windows("dies", 1)
+        killed = time.monotonic()
+        doomed.kill()
+        recorder.wait_state("dies", StreamState.BACKING_OFF, after=killed)
+        windows = recorder.wait_windows("lives", 3, after=killed)
+        numbers = [window.number for window in windows]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        assert not recorder.of("lives", StatusChanged, after=killed)
+
+
+def test_editing_one_stream_never_restarts_another(server: RtspServer) -> None:
+    recorder = Recorder()
+    with running_pool(recorder) as pool:
+        pool.add(camera("stays", server.url("/cam")))
+        pool.add(camera("moves", server.url("/cam")))
+        recorder.wait_windows("stays", 1)
+        recorder.wait_windows("moves", 1)
+        edited = time.monotonic()
+        pool.update(camera("moves", server.url("/other")))
+        assert recorder.wait_windows("moves", 1, after=edited)[0].number == 0
+        pool.remove("moves")
+        recorder.wait_windows("stays", 2, after=edited)
+        assert not recorder.of("stays", StatusChanged, after=edited)
+
+
+def test_a_stream_can_be_removed_while_it_connects(server: RtspServer) -> None:
+    recorder = Recorder()
+    with mute_server() as mute, running_pool(recorder) as pool:
+        pool.add(camera("a", f"rtsp://127.0.0.1:{mute}/cam"))
+        recorder.wait_state("a", StreamState.CONNECTING)
+        asked = time.monotonic()
+        pool.remove("a")
+        removed = time.monotonic()
+        assert removed - asked < 0.2
+        pool.add(camera("b", server.url("/cam")))
+        recorder.wait_windows("b", 3)  # outlasts the connection attempt
+        assert not recorder.of("a", StatusChanged, after=removed)
+        pool.add(camera("a", server.url("/cam")))
+        recorder.wait_windows("a", 1, after=removed)
+
+
+def test_a_parent_that_reads_too_late_gets_the_newest_window(server: RtspServer) -> None:
+    recorder = Recorder()
+    slow_turns = iter([3.0])
+
+    def slow(event: object) -> None:
+        if isinstance(event, WindowReady):
+            time.sleep(next(slow_turns, 0.0))  # the parent is busy with something else
+        recorder(event)  # type: ignore[arg-type]
+
+    with running_pool(slow) as pool:
+        pool.add(camera("a", server.url("/cam")))
+        recorder.wait_windows("a", 5)
+    told = [
+        (event.window.number, "ready") if isinstance(event, WindowReady) else event
+        for kind in (WindowReady, WindowsSkipped)
+        for event in recorder.of("a", kind)
+    ]
+    skipped = [event for event in told if isinstance(event, WindowsSkipped)]
+    numbers = [entry[0] for entry in told if isinstance(entry, tuple)]
+    numbers += [window.number for event in skipped for window in event.windows]
+    assert sum(event.count for event in skipped) >= 1
+    assert sorted(numbers) == list(range(len(numbers)))
