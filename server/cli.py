@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from server.streams import SourceUrl
     from server.views import StreamView
 
+# What the caller can mend is exit code 2; the rest, such as a full server, is 1.
 _BAD_INPUT_CODES = frozenset(
     {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "FAILED_PRECONDITION"}
 )
@@ -66,6 +67,7 @@ def _serve(options: argparse.Namespace) -> int:
         settings = load_settings(options.config, _assignments(options.set))
     except SettingsError as error:
         raise UsageError(str(error)) from None
+    # After the settings: their mistakes should not wait for the engine's import.
     from server.app import serve
 
     with _one_line_errors():
@@ -195,6 +197,7 @@ def _watched(client: Client, stream_id: str | None) -> Iterator[tuple[int, Windo
             inbox.put(error)
 
     for watch in (client.watch_scores(stream_id), client.watch_alerts(stream_id)):
+        # Daemons: one that waits for room in the inbox must not hold up the exit.
         threading.Thread(target=pump, args=(watch,), daemon=True).start()
     while True:
         entry = inbox.get()
@@ -236,6 +239,7 @@ def _source_url(text: str, *, ask_password: bool) -> SourceUrl:
 
 def _with_password(url: str, line: str) -> str:
     parts = urlsplit(url)
+    # A password may hold any character; in a URL most of them mean something.
     password = line.rstrip("\r\n")
     if not parts.username or parts.password:
         raise UsageError("--password-stdin needs a URL with a user only: rtsp://USER@HOST/PATH")

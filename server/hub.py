@@ -39,6 +39,7 @@ class Subscription(Generic[T]):
 
     def __init__(self, stream_id: str | None, capacity: int) -> None:
         self.stream_id = stream_id
+        # Bounded by its type: appending to a full one drops the oldest by itself.
         self._items: deque[T] = deque(maxlen=capacity)
         self._missed = 0
         self._ended = False
@@ -55,6 +56,8 @@ class Subscription(Generic[T]):
             if len(self._items) == self._items.maxlen:
                 self._missed += 1
             self._items.append(item)
+        # Only the first item of a burst wakes the watcher, or a fast publisher would flood
+        # the loop with callbacks.
         if idle:
             self._call_watcher()
 
@@ -69,6 +72,7 @@ class Subscription(Generic[T]):
 
     async def __anext__(self) -> tuple[int, T]:
         while True:
+            # Cleared before the look: what is offered after it wakes the wait below.
             self._wake.clear()
             with self._lock:
                 if self._items:
@@ -99,6 +103,7 @@ class Hub(Generic[T]):
             )
         self._capacity = capacity
         self._max_subscriptions = max_subscriptions
+        # Replaced, never changed in place: `publish` walks it without the lock.
         self._subscriptions: tuple[Subscription[T], ...] = ()
         self._closed = False
         self._lock = threading.Lock()
@@ -134,6 +139,7 @@ class Hub(Generic[T]):
                     "end another watch first"
                 )
             self._subscriptions = (*self._subscriptions, subscription)
+            # Whoever comes after the close must not wait for ever.
             if self._closed:
                 subscription.end()
         try:

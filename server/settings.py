@@ -33,10 +33,12 @@ class SettingsError(ValueError):
 
 
 class _Group(BaseModel):
+    # Forbidding extra keys is a second net; `_refuse_unknown` has the better sentence.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _split_commas(value: object) -> object:
+    # Flags and the environment have no lists; TOML hands over real ones.
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
@@ -158,6 +160,7 @@ class StoreSettings(_Group):
     It may hold a password, so it is never shown.
     """
 
+    # repr=False: settings get logged.
     url: Annotated[str, Field(min_length=1, repr=False)] = "sqlite:///gvvad.db"
 
 
@@ -188,6 +191,7 @@ class Settings(_Group):
     log: LogSettings = LogSettings()
 
 
+# Left out of error sentences.
 _SECRET = frozenset({"store.url"})
 
 
@@ -217,6 +221,7 @@ def load_settings(
             that cannot be read.
     """
     given = _from_file(config) if config is not None else {}
+    # Later layers win key by key, so that a flag replaces one key and not its group.
     given |= _from_environment(os.environ if environ is None else environ)
     given |= {key: _Given(value, f"--set {key}") for key, value in (flags or {}).items()}
     _refuse_unknown(given)
@@ -246,7 +251,7 @@ def _from_file(path: Path) -> dict[str, _Given]:
         raise SettingsError(
             f"settings file {path} cannot be read ({error.strerror}); check --config"
         ) from None
-    except ValueError as error:
+    except ValueError as error:  # bad TOML and bad UTF-8 alike
         raise SettingsError(f"settings file {path} is not TOML: {error}") from None
     return {key: _Given(value, str(path)) for key, value in _flat(content, "")}
 
@@ -290,6 +295,7 @@ def _nested(given: Mapping[str, _Given]) -> dict[str, Any]:
 
 
 def _sentence(error: ValidationError, given: Mapping[str, _Given]) -> str:
+    # One sentence for the first of perhaps many: mended one by one they all come up.
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     # Pydantic's path goes on into list items; the setting is the part that was given.

@@ -23,6 +23,7 @@ from server.streams import Mode, SourceUrl, StreamConfig, Transport
 
 SCHEMA_VERSION = 1
 
+# PostgreSQL has no PRAGMA user_version, so the version is a row of its own.
 _METADATA = sa.MetaData()
 _SCHEMA = sa.Table("gvvad_schema", _METADATA, sa.Column("version", sa.Integer, nullable=False))
 _STREAMS = sa.Table(
@@ -105,6 +106,7 @@ class Store:
 
         A lower value than the stored one changes nothing.
         """
+        # In SQL, not read and written back: two callers must not undo each other.
         raised = sa.case(
             (_STREAMS.c.next_sequence < next_sequence, next_sequence),
             else_=_STREAMS.c.next_sequence,
@@ -165,9 +167,9 @@ def _parsed(url: str) -> URL:
 
 
 def _engine(url: URL) -> Engine:
-    # Parameters hold credentials: no error message may show them.
     try:
         if url.get_backend_name() != "sqlite":
+            # Pre-ping: a database that restarted must not cost a stream its update.
             return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
         in_memory = url.database in (None, "", ":memory:")
         if not in_memory:
@@ -175,13 +177,14 @@ def _engine(url: URL) -> Engine:
         # One connection: the lock serialises its use, and memory lives as long as it.
         engine = sa.create_engine(
             url,
-            hide_parameters=True,
+            hide_parameters=True,  # they hold credentials, which no error may show
             poolclass=StaticPool,
             connect_args={"check_same_thread": False, "timeout": 5},
         )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(
-            f"store.url needs a database driver that is not installed ({error})"
+            f"store.url needs a database driver that is not installed ({error}); "
+            "install it (psycopg for PostgreSQL) or choose sqlite:///FILE"
         ) from None
     if not in_memory:
         sa.event.listen(engine, "connect", _set_pragmas)
@@ -189,6 +192,8 @@ def _engine(url: URL) -> Engine:
 
 
 def _make_private(path: Path) -> None:
+    # Made here and not by SQLite, which would follow the umask; its log and shared
+    # memory take the file's mode.
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         if path.stat().st_mode & 0o077:
@@ -209,6 +214,7 @@ def _set_pragmas(connection: object, _record: object) -> None:
 
 
 def _cause(error: SQLAlchemyError) -> str:
+    # The driver's own words: SQLAlchemy's add the statement and a link.
     if isinstance(error, DBAPIError) and error.orig is not None:
         return str(error.orig).splitlines()[0]
     return type(error).__name__

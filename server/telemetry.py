@@ -20,7 +20,9 @@ from prometheus_client import (
 
 from server.views import ModelInfo
 
+# Close together around 0.3 s, the bound that p95 is held to.
 _LATENCY_BUCKETS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+# From a head step (tenths of a millisecond) to an encoder that cannot keep up.
 _STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.3, 1.0)
 _BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256)
 
@@ -32,6 +34,7 @@ class Telemetry:
     """
 
     def __init__(self) -> None:
+        # Not the global one: two servers of one test process would share it.
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -41,6 +44,7 @@ class Telemetry:
     def stream_up(self, stream_id: str, up: bool) -> None:
         """Whether frames of the stream arrive."""
         self._up.labels(stream_id).set(1 if up else 0)
+        # Touching a label makes its series: rate() does not see a first event that creates it.
         for counter in (self._frames, self._scored, self._alerts):
             counter.labels(stream_id)
         self._alerts_open.labels(stream_id)
@@ -84,6 +88,7 @@ class Telemetry:
 
     def model(self, info: ModelInfo) -> None:
         """What is served."""
+        # A bundle that was swapped out must not stay at 1 beside the new one.
         self._model.clear()
         self._model.labels(info.bundle_id, info.encoder, info.engine, info.precision).set(1)
 
@@ -151,5 +156,6 @@ class Telemetry:
     def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
 
+    # prometheus_client adds `_total` to the names of counters.
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

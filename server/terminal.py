@@ -126,11 +126,13 @@ def bar(score: float) -> str:
     >>> bar(0.26)
     '#####...............'
     """
+    # Plain ASCII: it survives every terminal, log and pipe.
     filled = round(min(max(score, 0.0), 1.0) * _BAR_CELLS)
     return "#" * filled + "." * (_BAR_CELLS - filled)
 
 
 def _line(utc_seconds: float, stream_id: str, what: str, missed: int) -> str:
+    # UTC, as in the server's log and in every API message.
     clock = datetime.fromtimestamp(utc_seconds, UTC).strftime("%H:%M:%S.%f")[:-3]
     lost = f" ({missed} lost before: read faster)" if missed else ""
     return f"{clock}Z {stream_id.ljust(_ID_CELLS)} {what}{lost}"

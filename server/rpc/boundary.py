@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from server.hub import HubFullError
-from server.rpc.mapping import InvalidError
+from server.rpc.mapping import SENTENCE_KEY, InvalidError
 from server.store import StoreError
 from server.streams import Reason, SourceError
 from server.views import CapacityError, StreamExistsError, UnknownStreamError
@@ -61,12 +61,13 @@ class Boundary(grpc.aio.ServerInterceptor):
                 if self.stopping:
                     raise StoppingError
                 return await behaviour(request, context)
-            except Exception as error:
-                code = status_code(error)
-                if code is not grpc.StatusCode.INTERNAL:
-                    await context.abort(code, str(error))
-                logger.exception("%s failed", method)
-                await context.abort(code, "internal error; the server's log says more")
+            except Exception as error:  # the process's one boundary for calls
+                code, sentence = status_code(error), str(error)
+                if code is grpc.StatusCode.INTERNAL:
+                    # Its text may hold anything, credentials included: for the log alone.
+                    logger.exception("%s failed", method)
+                    sentence = "internal error; the server's log says more"
+                await context.abort(code, sentence, ((SENTENCE_KEY, "1"),))
 
         return guarded
 

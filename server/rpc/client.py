@@ -26,6 +26,7 @@ from gvvad.v1 import (
 
 from server.alerts import Alert
 from server.rpc import mapping
+from server.rpc.mapping import SENTENCE_KEY
 from server.scoring import WindowScore
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
 from server.views import ModelInfo, StreamView
@@ -175,6 +176,7 @@ class Client:
             transport=mapping.TRANSPORT[change.transport],
             open_threshold=change.open_threshold,
         )
+        # A mask always: without one the server could not tell "unset" from "keep".
         paths = [field.name for field, _ in message.ListFields() if field.name != "name"]
         if change.bundle_threshold and change.open_threshold is None:
             paths.append("open_threshold")
@@ -198,7 +200,7 @@ class Client:
         """
         name = mapping.stream_name(stream_id) if stream_id is not None else ""
         call = self._scores.WatchScores(score_pb2.WatchScoresRequest(stream=name))
-        call.initial_metadata()
+        call.initial_metadata()  # waits until the server has subscribed us
         return Watch(call, _read_score, self._address)
 
     def watch_alerts(self, stream_id: str | None = None) -> Watch[Alert]:
@@ -243,11 +245,12 @@ def _read_alert(message: alert_pb2.WatchAlertsResponse) -> tuple[int, Alert]:
 def _client_error(error: grpc.RpcError, address: str) -> ClientError:
     # Every error of a call is also a `grpc.Call`, which the types do not say.
     code: grpc.StatusCode = error.code()
-    details: str = error.details() or "no details"
-    if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details:
-        details = f"no server answers at {address}; start one with: gvvad serve"
-    elif code is grpc.StatusCode.UNAVAILABLE and "DNS resolution failed" in details:
-        details = f"the host of {address} is not known; give --server HOST:PORT"
-    elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        details = f"the server at {address} did not answer in time; see its log"
-    return ClientError(details, code.name)
+    sentence: str = error.details() or f"the server at {address} gave no reason"
+    trailers = error.trailing_metadata() or ()
+    # What did not come from the server is gRPC's own wording, no help to an operator.
+    if SENTENCE_KEY not in {datum.key for datum in trailers}:
+        if code is grpc.StatusCode.UNAVAILABLE:
+            sentence = f"no server answers at {address}; start one with: gvvad serve"
+        elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            sentence = f"the server at {address} did not answer in time; see its log"
+    return ClientError(sentence, code.name)

@@ -27,6 +27,9 @@ from server.views import ModelInfo, StreamView
 
 _PREFIX = "streams/"
 
+SENTENCE_KEY = "gvvad-sentence"
+"""Trailing metadata of a refusal: its details are a sentence of the server, not of gRPC."""
+
 
 class InvalidError(ValueError):
     """A request that makes no sense; the message is the sentence for the client."""
@@ -77,6 +80,7 @@ def stream_message(view: StreamView) -> stream_pb2.Stream:
     status = view.status
     message.status.state = _STATE[status.state]
     message.status.reason = _REASON[status.reason]
+    # A second net: sentences are redacted where they are made, but FFmpeg's words are many.
     message.status.message = view.config.url.redact(status.message)
     message.status.frames_decoded = status.frames_decoded
     message.status.reconnects = status.reconnects

@@ -42,6 +42,7 @@ def new_config(request: stream_pb2.CreateStreamRequest) -> StreamConfig:
     Raises:
         InvalidError: no URL, or a field that cannot be used.
     """
+    # 48 random bits: a clash is ALREADY_EXISTS, and nobody lives to see one.
     chosen = request.stream_id or secrets.token_hex(6)
     if not STREAM_ID.fullmatch(chosen):
         raise InvalidError(f"stream_id ({chosen!r}) must be 1 to 63 of a-z, 0-9 and '-'")
@@ -77,12 +78,14 @@ def page(request: stream_pb2.ListStreamsRequest) -> Page:
         raise InvalidError(
             f"page_size ({request.page_size}) must be 0 to {LARGEST_PAGE}; 0 means {DEFAULT_PAGE}"
         )
+    # AIP-158: too large a size is cut down, not refused.
     size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
     return Page(size, _after(request.page_token) if request.page_token else "")
 
 
 def page_token(last_id: str) -> str:
     """Token of the page that follows a stream."""
+    # A position by id, not by count: streams that come and go do not shift it.
     return base64.urlsafe_b64encode(stream_name(last_id).encode()).decode()
 
 
@@ -104,6 +107,7 @@ def _changed_paths(request: stream_pb2.UpdateStreamRequest) -> Sequence[str]:
             )
     if "*" in paths:
         return MUTABLE
+    # AIP-134: an absent mask stands for the fields that are there.
     present = {field.name for field, _ in request.stream.ListFields()}
     return paths or [path for path in MUTABLE if path in present]
 
@@ -139,6 +143,7 @@ def _changed_url(stored: SourceUrl, text: str) -> SourceUrl:
     url = _source_url(text)
     if not _is_redacted(url):
         return url
+    # A client that reads a stream, edits a field and writes it all back sends this.
     if text == str(stored):
         return stored
     raise _redacted_error(url)
@@ -157,6 +162,7 @@ def _redacted_error(url: SourceUrl) -> InvalidError:
 def _mode(value: stream_pb2.Mode.ValueType) -> Mode:
     if value == stream_pb2.MODE_UNSPECIFIED:
         return Mode.PULL
+    # proto3 enums are open: any number arrives.
     if value not in MODE_OF:
         raise InvalidError(f"stream.mode ({value}) must be MODE_PULL (1) or MODE_LISTEN (2)")
     return MODE_OF[value]

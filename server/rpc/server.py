@@ -85,6 +85,7 @@ class RpcServer:
         reflection.enable_server_reflection(
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
+        # Bound before health says SERVING, served after: no probe sees a half-open port.
         self._port = self._listen(server)
         for service in (*SERVICES, health.OVERALL_HEALTH):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -94,6 +95,7 @@ class RpcServer:
     async def stop(self, grace_seconds: float = 1.0) -> None:
         """Refuse new calls, end the watches, let the others finish within the grace."""
         self._boundary.stopping = True
+        # First of all, so that load balancers look elsewhere while calls still finish.
         await self._health.enter_graceful_shutdown()
         self._backend.scores.close()
         self._backend.alerts.close()

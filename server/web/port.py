@@ -54,12 +54,13 @@ class HttpPort:
         Raises:
             HttpPortError: the address is taken or not one of this machine's.
         """
+        # A socket of our own: uvicorn exits the process where it cannot bind.
         listener = self._listen()
         self._port = listener.getsockname()[1]
         self._server = server = _Server(
             uvicorn.Config(
                 self._app,
-                log_config=None,
+                log_config=None,  # logging belongs to the server
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=_STOP_SECONDS,
@@ -96,7 +97,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield
+        yield  # uvicorn would take SIGTERM here and leave the server running
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -106,7 +107,9 @@ class _Server(uvicorn.Server):
 def application(telemetry: Telemetry, readiness: Readiness) -> Starlette:
     """The side port's routes."""
 
+    # All of them are coroutines: Starlette would run plain functions in a thread pool.
     async def metrics(request: Request) -> Response:
+        # Prometheus asks for OpenMetrics, people and older scrapers get the text format.
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(telemetry.registry), headers={"content-type": content_type})
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 from dataclasses import replace
 
 import grpc
@@ -84,6 +86,23 @@ def test_a_taken_port_is_refused_and_not_shared(run: Run, served: Served) -> Non
     with pytest.raises(PortError, match=f"cannot listen for gRPC on {served.address}"):
         run(second.start())
     run(second.stop())
+
+
+def test_a_connection_that_breaks_is_no_server_either() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        hanging_up = threading.Thread(target=hang_up)
+        hanging_up.start()
+        with Client(address) as client, pytest.raises(ClientError, match=f"answers at {address}"):
+            next(client.watch_scores())
+        listener.shutdown(socket.SHUT_RDWR)
+        hanging_up.join(timeout=10)
 
 
 def test_nobody_at_the_address_is_a_sentence_with_a_remedy() -> None:
