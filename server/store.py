@@ -113,6 +113,10 @@ class Store:
         )
         self._change(stream_id, sa.update(_STREAMS).values(next_sequence=raised))
 
+    def settle(self, stream_id: str, next_sequence: int) -> None:
+        """Give back what was reserved and not used: the server stops in good order."""
+        self._change(stream_id, sa.update(_STREAMS).values(next_sequence=next_sequence))
+
     def delete(self, stream_id: str) -> None:
         """Forget a stream; one that is not there is forgotten already."""
         with self._transaction() as connection:

@@ -30,7 +30,7 @@ from server.ingest.events import (
 from server.ingest.pool import IngestPool
 from server.scoring import DropReason, WindowScore, WindowSpan
 from server.store import Store, StoreError
-from server.streams import Mode, StreamConfig, StreamState, StreamStatus
+from server.streams import Mode, SourceError, StreamConfig, StreamState, StreamStatus
 from server.telemetry import Telemetry
 from server.views import CapacityError, ModelInfo, StreamExistsError, StreamView, UnknownStreamError
 
@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 SEQUENCES_RESERVED = 1000
 """Sequences that the store gives out at a time, so that a crash never repeats one."""
-
-_BROKEN_STATES = frozenset({StreamState.BACKING_OFF, StreamState.PARKED, StreamState.ENDED})
 
 MakePool = Callable[[Callable[[IngestEvent], None]], IngestPool]
 
@@ -126,7 +124,7 @@ class Supervisor:
         for stream in self._all():
             self._publish(stream.machine.finish())
             next_sequence = stream.lane.next_sequence
-            await asyncio.to_thread(self._store.reserve, stream.config.stream_id, next_sequence)
+            await asyncio.to_thread(self._store.settle, stream.config.stream_id, next_sequence)
 
     # What clients ask for
 
@@ -177,7 +175,7 @@ class Supervisor:
                 stream.lane.lossless = config.url.scheme == "file"
                 stream.machine.policy = self._policy(config)
             if replace(before, open_threshold=config.open_threshold) != config:
-                self._pool.update(config)
+                self._reopen(config)
         return self.get(config.stream_id)
 
     async def delete(self, stream_id: str) -> None:
@@ -234,7 +232,7 @@ class Supervisor:
             if stream.lane.open:
                 is_up = event.state is StreamState.RUNNING
                 self._telemetry.stream_up(event.stream_id, is_up)
-        if event.state in _BROKEN_STATES:
+        if event.state is not StreamState.RUNNING:
             self._batcher.break_off(stream.lane)
 
     def _count_frames(self, stream: _Stream, event: FrameStats) -> None:
@@ -309,9 +307,22 @@ class Supervisor:
             self._streams[config.stream_id] = stream
             self._telemetry.stream_up(config.stream_id, False)
             view = _view(stream)
-        self._pool.add(config)
-        logger.info("stream %s created: %s", config.stream_id, config.url)
+        logger.info("stream %s: %s", config.stream_id, config.url)
+        try:
+            self._pool.add(config)
+        except SourceError as error:
+            # A stored stream that today's settings deny waits for its update.
+            denied = StatusChanged(
+                config.stream_id, StreamState.PARKED, error.reason, error.sentence
+            )
+            self._change_status(stream, denied)
         return view
+
+    def _reopen(self, config: StreamConfig) -> None:
+        try:
+            self._pool.update(config)
+        except KeyError:
+            self._pool.add(config)  # it was denied at the start and never opened
 
     def _publish(self, changes: Sequence[Alert]) -> None:
         for alert in changes:

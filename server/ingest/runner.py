@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 import av
 import av.container
@@ -52,6 +53,7 @@ class StreamRunner:
         self._config = start.config
         self._settings = setup.settings
         self._live = start.config.url.scheme != "file"
+        self._started_utc_seconds = time.time()
         self._interrupted_by = start.interrupted_by
         self._has_run = start.interrupted_by is not None
         self.outbox = Outbox(start.config.stream_id, wake)
@@ -172,6 +174,10 @@ class StreamRunner:
         self._meter.count_frame(frame.arrival_seconds)
         if first:
             self._running()
+        if not self._live:
+            # A file is read faster than real time, so arrival says nothing of capture.
+            captured_seconds = self._started_utc_seconds + frame.pts_seconds
+            frame = replace(frame, capture_seconds=captured_seconds)
         for window in self._assembler.push(frame):
             self._emit(window)
 

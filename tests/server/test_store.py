@@ -65,6 +65,13 @@ def test_a_reservation_never_goes_back(sequences: list[int]) -> None:
     store.close()
 
 
+def test_a_server_that_stops_gives_back_what_it_reserved(store: Store) -> None:
+    store.save(DOOR, 0.0)
+    store.reserve("door", 1000)
+    store.settle("door", 17)
+    assert store.load()[0].next_sequence == 17
+
+
 def test_a_deleted_stream_is_gone_and_may_be_deleted_again(store: Store) -> None:
     store.save(DOOR, 0.0)
     store.delete("door")
