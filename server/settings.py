@@ -76,12 +76,11 @@ class EngineSettings(_Group):
     """What runs the bundle's graphs.
 
     Attributes:
-        name: the one asked for is the one used, or the server does not start.
-        device: where it runs.
+        device: where it runs; the one asked for is the one used, or the server
+            does not start.
         threads: CPU threads of the encoder; None lets the engine choose.
     """
 
-    name: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 

@@ -16,6 +16,7 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 
 from server.views import ModelInfo
@@ -34,6 +35,8 @@ class Telemetry:
     """
 
     def __init__(self) -> None:
+        # The time of a series' creation would double their number, and nobody asks for it.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         # Not the global one: two servers of one test process would share it.
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)

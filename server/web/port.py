@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterator
 
@@ -61,6 +62,7 @@ class HttpPort:
             uvicorn.Config(
                 self._app,
                 log_config=None,  # logging belongs to the server
+                log_level="warning",
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=_STOP_SECONDS,
@@ -83,7 +85,7 @@ class HttpPort:
             return socket.create_server((host, port), family=family, backlog=64)
         except OSError as error:
             raise HttpPortError(
-                f"cannot listen for HTTP on {host}:{port} ({error.strerror or error}); "
+                f"cannot listen for HTTP on {host}:{port} ({_strerror(error)}); "
                 "choose another with --set http.port=PORT or --set http.host=HOST"
             ) from None
 
@@ -102,6 +104,13 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.is_up.set()
+
+
+def _strerror(error: OSError) -> str:
+    # `socket.create_server` winds the address into strerror, and a host that is no
+    # address has a negative number of its own.
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else str(error.strerror)
 
 
 def application(telemetry: Telemetry, readiness: Readiness) -> Starlette:

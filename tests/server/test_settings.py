@@ -70,7 +70,7 @@ def test_variables_that_are_no_settings_are_left_alone(name: str) -> None:
         ("", {}, {"GVVAD_GRPC_PORT": "1"}, "unknown setting grpc_port in GVVAD_GRPC_PORT"),
         ("[grpc]\nport = 65536", {}, {}, "setting grpc.port: 65536 from "),
         ("", {}, {"GVVAD_GRPC__PORT": "x"}, "setting grpc.port: 'x' from GVVAD_GRPC__PORT"),
-        ("", {"engine.name": "abacus"}, {}, "'onnxruntime' or 'tensorrt'"),
+        ("", {"engine.device": "abacus"}, {}, "'cpu' or 'cuda'"),
         ("", {"access.camera_networks": "cam"}, {}, "setting access.camera_networks: 'cam'"),
         ("", {"alerts.close_ratio": "1.5"}, {}, "setting alerts.close_ratio: '1.5'"),
         ("", {"ingest.open_timeout_seconds": "inf"}, {}, "setting ingest.open_timeout_seconds"),

@@ -93,6 +93,7 @@ def test_the_names_are_those_that_dashboards_know() -> None:
     names = {name for name, _ in samples(telemetry)}
     assert names >= OF_STREAMS | OF_THE_SERVER
     assert "process_resident_memory_bytes" in names
+    assert not [name for name in names if name.endswith("_created")]
     labels = {"bundle": MODEL.bundle_id, "encoder": "tiny"}
     labels |= {"engine": "onnxruntime", "precision": "fp32"}
     assert value(telemetry, "gvvad_model_info", **labels) == 1

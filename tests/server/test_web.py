@@ -95,6 +95,15 @@ def test_a_taken_port_is_one_sentence_with_a_remedy() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "999.1.1.1", "::1::"])
+def test_a_host_that_is_none_is_refused(host: str) -> None:
+    async def run() -> None:
+        with pytest.raises(HttpPortError, match="cannot listen for HTTP on"):
+            await HttpPort(HttpSettings(host=host, port=0), Telemetry(), lambda: None).start()
+
+    asyncio.run(run())
+
+
 def test_an_address_of_another_machine_is_refused() -> None:
     async def run() -> None:
         port = HttpPort(HttpSettings(host="192.0.2.1", port=0), Telemetry(), lambda: None)
