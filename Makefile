@@ -25,7 +25,7 @@ TEST_DEPS := gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0
 define need_python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than 3.11: make $@ PYTHON=python3.12, say" >&2; exit 2; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) apt PACKAGES=python3-venv
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) apt PACKAGES=$(notdir $(PYTHON))-venv
 endef
 
 .PHONY: help demo dev test test-deps check format clean apt
@@ -62,14 +62,14 @@ format: .venv/.installed
 .venv-run/.installed: pyproject.toml
 	$(need_python)
 	@echo "Making .venv-run with the lean runtime, about a minute the first time ..." >&2
-	@test -x .venv-run/bin/python || $(PYTHON) -m venv .venv-run
+	@test -x .venv-run/bin/pip || $(PYTHON) -m venv .venv-run
 	@.venv-run/bin/python -m pip install --quiet -e ".[cpu,demo]"
 	@touch $@
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(need_python)
 	@echo "Making .venv with everything, a few minutes the first time ..." >&2
-	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[cpu,demo,train,export,dev]"
 	@touch $@
 

@@ -142,6 +142,7 @@ def _stage(clip: Path | None, seconds: float, scratch: Path) -> Stage:
 def _play(stage: Stage, as_json: bool, out: Path, scratch: Path) -> int:
     record = Record()
     problem = None
+    print("starting the server and the camera ...", file=sys.stderr)
     with running(stage.clip, stage.programme.seconds, scratch) as session:
         model = session.model
         screen = _screen(stage, session, as_json)
@@ -180,7 +181,7 @@ def _watch(session: Session, record: Record, screen: Screen) -> str | None:
         try:
             event = session.events.get(timeout=_TICK_SECONDS)
         except queue.Empty:
-            _tick(session, record, screen)
+            _tick(session, record, screen, camera_off=ended is not None)
             continue
         last_news = time.monotonic()
         if isinstance(event, Ended):
@@ -193,10 +194,10 @@ def _watch(session: Session, record: Record, screen: Screen) -> str | None:
     return None if record.windows else "the camera played, but no window was scored"
 
 
-def _tick(session: Session, record: Record, screen: Screen) -> None:
+def _tick(session: Session, record: Record, screen: Screen, *, camera_off: bool) -> None:
     status = session.stream().status
     record.frames = max(record.frames, status.frames_decoded)
-    screen.tick(record, status.state.value)
+    screen.tick(record, "ended" if camera_off else status.state.value)
 
 
 def _draw(stage: Stage, record: Record, threshold: float, out: Path) -> str:

@@ -19,7 +19,7 @@ from server.scoring import WindowScore
 from server.views import ModelInfo
 
 BARS = "▁▂▃▄▅▆▇█"
-_CURVE_COLUMNS = 60
+_CURVE_WINDOWS, _CURVE_ROWS = 30, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +135,19 @@ class LiveScreen:
         return table
 
     def _curve(self, record: Record) -> RenderableType:
-        line = Text("\n")
-        for window in record.windows[-_CURVE_COLUMNS:]:
-            if window.score is None:
-                line.append("·", style="yellow")
-            else:
-                high = window.score >= self._model.threshold
-                line.append(bar(window.score), style="red" if high else "cyan")
-        line.append(f"\nalert from score {self._model.threshold:.2f}\n", style="dim")
-        return line
+        """Bars of a few rows, the newest window on the right."""
+        threshold = self._model.threshold
+        curve = Text("\n")
+        for row in reversed(range(_CURVE_ROWS)):
+            for window in record.windows[-_CURVE_WINDOWS:]:
+                if window.score is None:
+                    curve.append(" · " if row == 0 else "   ", style="yellow")
+                else:
+                    style = "red" if window.score >= threshold else "cyan"
+                    curve.append(f"{_cell(window.score, row) * 2} ", style=style)
+            curve.append("\n")
+        curve.append(f"alert from score {threshold:.2f}\n", style="dim")
+        return curve
 
     def _alerts(self, record: Record) -> RenderableType:
         lines = Text()
@@ -152,8 +156,16 @@ class LiveScreen:
             end = record.since_start_seconds(alert.end_seconds)
             lasting = f"to {end:.1f} s" if alert.is_closed else "and goes on"
             words = f"ALERT from {start:.1f} s {lasting}, peak score {alert.peak_score:.2f}\n"
-            lines.append(words, style="dim red" if alert.is_closed else "bold red")
+            lines.append(words, style="red" if alert.is_closed else "bold red")
         return lines or Text("no alert", style="dim")
+
+
+def _cell(score: float, row: int) -> str:
+    """What a bar of _CURVE_ROWS rows shows in one of them; row 0 is the lowest, never empty."""
+    eighths = round(score * _CURVE_ROWS * len(BARS)) - row * len(BARS)
+    if row == 0:
+        eighths = max(1, eighths)
+    return " " if eighths <= 0 else BARS[min(len(BARS), eighths) - 1]
 
 
 def _window_words(window: WindowScore) -> str:
