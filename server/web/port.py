@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 from collections.abc import Callable, Iterator
 
@@ -107,10 +106,8 @@ class _Server(uvicorn.Server):
 
 
 def _strerror(error: OSError) -> str:
-    # `socket.create_server` winds the address into strerror, and a host that is no
-    # address has a negative number of its own.
-    number = error.errno or 0
-    return os.strerror(number) if number > 0 else str(error.strerror)
+    # `socket.create_server` winds the address into it, which the sentence names already.
+    return str(error.strerror).split(" (while", 1)[0]
 
 
 def application(telemetry: Telemetry, readiness: Readiness) -> Starlette:
