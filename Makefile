@@ -59,11 +59,11 @@ format: .venv/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.venv-run/.installed: pyproject.toml
+.venv-run/.installed: pyproject.toml constraints.txt
 	$(need_python)
 	@echo "Making .venv-run with the lean runtime, about a minute the first time ..." >&2
 	@test -x .venv-run/bin/pip || $(PYTHON) -m venv .venv-run
-	@.venv-run/bin/python -m pip install --quiet -e ".[cpu,demo]"
+	@.venv-run/bin/python -m pip install --quiet -c constraints.txt -e ".[cpu,demo]"
 	@touch $@
 
 .venv/.installed: pyproject.toml constraints.txt
