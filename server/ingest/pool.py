@@ -23,6 +23,7 @@ from server.preprocess import PreprocessSpec
 from server.streams import Reason, StreamConfig, StreamState
 
 _TICK_SECONDS = 0.1
+_STALL_SECONDS = 1.0
 _RESPAWN_FIRST_SECONDS = 0.25
 _RESPAWN_MAX_SECONDS = 4.0
 
@@ -194,8 +195,13 @@ class IngestPool:
         self._commands.put(lambda: _send(slot, message))
 
     def _supervise(self) -> None:
+        looked_at_seconds = time.monotonic()
         while not self._stopping.is_set():
+            stalled = time.monotonic() - looked_at_seconds > _STALL_SECONDS
+            looked_at_seconds = time.monotonic()
             for slot in self._slots:
+                if stalled and slot.worker is not None:
+                    slot.worker.forgive()  # this process stood still; they did not
                 self._tend(slot)
             try:
                 self._commands.get(timeout=_TICK_SECONDS)()

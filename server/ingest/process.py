@@ -41,6 +41,7 @@ class WorkerProcess:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                start_new_session=True,  # the terminal's Ctrl-C is for the parent alone
                 env=_environment(),
             )
         timeout = struct.pack("@ll", _SEND_TIMEOUT_SECONDS, 0)
@@ -71,6 +72,10 @@ class WorkerProcess:
         if self._delivering:
             return False
         return time.monotonic() > self._alive_at_seconds + hang_seconds
+
+    def forgive(self) -> None:
+        """Count silence from now: it was the parent that did not listen."""
+        self._alive_at_seconds = max(self._alive_at_seconds, time.monotonic())
 
     def send(self, command: Command | WorkerSetup) -> None:
         """Send a command; a worker that takes none any more counts as gone."""

@@ -16,6 +16,7 @@ import ipaddress
 import socket
 import time
 from collections.abc import Callable
+from errno import EADDRINUSE
 
 import av
 import av.container
@@ -51,7 +52,7 @@ def pull(config: StreamConfig, settings: IngestSettings) -> av.container.InputCo
         return _open(config, options, settings.open_timeout_seconds, settings)
     except (av.error.FFmpegError, OSError) as error:
         waited_seconds = time.monotonic() - started
-        raise _pull_error(error, config.url, waited_seconds, settings) from None
+        raise _pull_error(error, config, waited_seconds, settings) from None
 
 
 def listen(
@@ -80,12 +81,15 @@ def listen(
         "listen_timeout": str(LISTEN_SLICE_SECONDS),
     }
     timeout_seconds = LISTEN_SLICE_SECONDS + settings.open_timeout_seconds
+    # The stream's former life, or the camera's last session, may hold the port a little longer.
+    insist_at_seconds = time.monotonic() + LISTEN_SLICE_SECONDS + 1
     while not stopped():
         started = time.monotonic()
         try:
             return _open(config, options, timeout_seconds, settings)
         except (av.error.FFmpegError, OSError) as error:
-            _require_bindable(addresses, config.url)
+            if time.monotonic() > insist_at_seconds or getattr(error, "errno", 0) != EADDRINUSE:
+                _require_bindable(addresses, config.url)
             if time.monotonic() - started < 0.1 and not isinstance(error, av.error.TimeoutError):
                 time.sleep(0.1)  # a knocker in a hurry must not spin this loop
     return None
@@ -118,9 +122,9 @@ def resolve(url: SourceUrl) -> list[Address]:
 
 
 def _pull_error(
-    error: Exception, url: SourceUrl, waited_seconds: float, settings: IngestSettings
+    error: Exception, config: StreamConfig, waited_seconds: float, settings: IngestSettings
 ) -> SourceError:
-    where = f"{url.host}:{url.port}"
+    url, where = config.url, f"{config.url.host}:{config.url.port}"
     match error:
         case av.error.HTTPUnauthorizedError() | av.error.HTTPForbiddenError():
             return SourceError(
@@ -129,7 +133,9 @@ def _pull_error(
             )
         case av.error.HTTPNotFoundError():
             return SourceError(Reason.NOT_FOUND, f"{where} has no stream {url}")
-        case av.error.HTTPError():
+        case av.error.HTTPOtherClientError() if _offers_no_video(config, settings):
+            return SourceError(Reason.NO_VIDEO, f"{url} has no video stream")
+        case av.error.HTTPError() | av.error.HTTPClientError():
             return SourceError(Reason.UNREACHABLE, f"{where} refuses: {strerror(error)}")
         case av.error.DecoderNotFoundError() | av.error.DemuxerNotFoundError():
             return SourceError(
@@ -139,6 +145,16 @@ def _pull_error(
     if timed_out or isinstance(error, av.error.ExitError | av.error.TimeoutError):
         return SourceError(Reason.TIMEOUT, f"{where} did not answer in {waited_seconds:.1f} s")
     return _diagnosed(error, url, where)
+
+
+def _offers_no_video(config: StreamConfig, settings: IngestSettings) -> bool:
+    """Whether the camera lets in who asks for sound too, and then has nothing else."""
+    options = {"rtsp_transport": config.transport.value, "analyzeduration": "1", "probesize": "32"}
+    try:
+        with _open(config, options, settings.open_timeout_seconds, settings) as container:
+            return not container.streams.video
+    except (av.error.FFmpegError, OSError):
+        return False
 
 
 def _diagnosed(error: Exception, url: SourceUrl, where: str) -> SourceError:

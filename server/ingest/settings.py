@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from server.ingest.access import AccessPolicy
 
+HEARTBEAT_SECONDS = 1.0
+"""A worker that is well says so as often."""
+
 
 @dataclass(frozen=True, slots=True)
 class IngestSettings:
@@ -38,6 +41,11 @@ class IngestSettings:
             seconds = getattr(self, f"{name}_seconds")
             if not 0 < seconds <= 3600:
                 raise ValueError(f"{name}_seconds ({seconds}) must be over 0 and at most 3600")
+        if self.hang_seconds < 2 * HEARTBEAT_SECONDS:
+            raise ValueError(
+                f"hang_seconds ({self.hang_seconds}) must be at least two heartbeats, "
+                f"{2 * HEARTBEAT_SECONDS:g} s"
+            )
         if not self.backoff_first_seconds <= self.backoff_max_seconds <= 3600:
             raise ValueError(
                 f"backoff_max_seconds ({self.backoff_max_seconds}) must be at least "

@@ -91,11 +91,10 @@ def decode(
         av.error.FFmpegError: the source failed; a corrupt packet alone is skipped.
     """
     times: OrderedDict[int | None, tuple[float, float]] = OrderedDict()
-    clock_offset_seconds = time.time() - time.monotonic()
     index = 0
     for packet in container.demux(stream):
         arrival_seconds = time.monotonic()
-        capture_seconds = _capture_seconds(packet, arrival_seconds + clock_offset_seconds)
+        capture_seconds = _capture_seconds(packet)
         times[packet.pts] = (arrival_seconds, capture_seconds)
         while len(times) > _ARRIVALS_KEPT:
             times.popitem(last=False)
@@ -113,13 +112,14 @@ def decode(
             index += 1
 
 
-def _capture_seconds(packet: av.Packet[av.video.VideoStream], arrived_seconds: float) -> float:
-    """UTC at which the packet's frame was taken.
+def _capture_seconds(packet: av.Packet[av.video.VideoStream]) -> float:
+    """UTC at which the frame of a packet was taken that has just arrived.
 
     RTSP packets carry it as soon as the camera has sent an RTCP sender report;
     before that, without one, and where the camera's clock is not set, arrival
     stands for it.
     """
+    arrived_seconds = time.time()
     if not packet.has_sidedata("prft"):
         return arrived_seconds
     reference = bytes(packet.get_sidedata("prft"))

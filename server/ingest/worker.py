@@ -29,8 +29,7 @@ from server.ingest.messages import (
     WorkerSetup,
 )
 from server.ingest.runner import StreamRunner
-
-HEARTBEAT_SECONDS = 1.0
+from server.ingest.settings import HEARTBEAT_SECONDS
 
 _GOODBYE_SECONDS = 0.7
 

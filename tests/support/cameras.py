@@ -113,10 +113,19 @@ class RtspServer:
         mounts: clip by path; a clip is played to all readers of its path alike.
         user: with a password, readers must log in (digest).
         password: see `user`.
+        launches: other paths, with what GStreamer shall play there.
     """
 
-    def __init__(self, mounts: dict[str, Path], *, user: str = "", password: str = "") -> None:
+    def __init__(
+        self,
+        mounts: dict[str, Path],
+        *,
+        user: str = "",
+        password: str = "",
+        launches: dict[str, str] | None = None,
+    ) -> None:
         self._plan = {"fps": 25, "user": user, "password": password, "port": 0}
+        self._plan["launches"] = launches or {}
         self._plan["mounts"] = {
             path: str(write_units(clip, clip.with_suffix(".units")))
             for path, clip in mounts.items()

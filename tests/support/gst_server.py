@@ -99,6 +99,10 @@ def main() -> None:
     server.set_service(str(plan["port"]))
     for path in plan["mounts"]:
         add_mount(server, path, plan)
+    for path, launch in plan["launches"].items():
+        factory = GstRtspServer.RTSPMediaFactory()
+        factory.set_launch(launch)
+        server.get_mount_points().add_factory(path, factory)
     if plan["user"]:
         require_digest(server, plan["user"], plan["password"])
     loop = GLib.MainLoop()

@@ -22,9 +22,17 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return render_clip(tmp_path_factory.mktemp("clips") / "street.mp4")
 
 
+SOUND = "( audiotestsrc is-live=true ! audioconvert ! rtpL16pay name=pay0 pt=97 )"
+ODD = (
+    "( videotestsrc is-live=true ! video/x-raw,width=32,height=32,format=I420 ! rtpvrawpay pt=96 "
+    "! capssetter name=pay0 caps=application/x-rtp,encoding-name=ODD )"
+)
+
+
 @pytest.fixture
 def server(clip: Path) -> Iterator[RtspServer]:
-    with RtspServer({"/cam": clip, "/other": clip}) as running:
+    launches = {"/sound": SOUND, "/odd": ODD}
+    with RtspServer({"/cam": clip, "/other": clip}, launches=launches) as running:
         yield running
 
 
@@ -104,7 +112,11 @@ def test_each_failure_has_its_reason_and_sentence(server: RtspServer) -> None:
         pool.add(camera("mute", f"rtsp://joe:secret@127.0.0.1:{mute}/cam"))
         pool.add(camera("web", f"rtsp://joe:secret@127.0.0.1:{web}/cam"))
         pool.add(camera("plain", f"rtsps://joe:secret@127.0.0.1:{server.port}/cam"))
+        pool.add(camera("sound", server.url("/sound")))
+        pool.add(camera("odd", server.url("/odd")))
         expected = {
+            "sound": (Reason.NO_VIDEO, "no video"),
+            "odd": (Reason.CODEC_UNSUPPORTED, "decoder"),
             "missing": (Reason.NOT_FOUND, "/nowhere"),
             "refused": (Reason.UNREACHABLE, f"127.0.0.1:{refused}"),
             "unknown": (Reason.UNREACHABLE, "no-such-host.invalid"),
