@@ -94,7 +94,8 @@ def decode(
     index = 0
     for packet in container.demux(stream):
         arrival_seconds = time.monotonic()
-        capture_seconds = _capture_seconds(packet)
+        reference = bytes(packet.get_sidedata("prft")) if packet.has_sidedata("prft") else None
+        capture_seconds = capture_utc_seconds(reference, time.time())
         times[packet.pts] = (arrival_seconds, capture_seconds)
         while len(times) > _ARRIVALS_KEPT:
             times.popitem(last=False)
@@ -112,17 +113,19 @@ def decode(
             index += 1
 
 
-def _capture_seconds(packet: av.Packet[av.video.VideoStream]) -> float:
-    """UTC at which the frame of a packet was taken that has just arrived.
+def capture_utc_seconds(reference: bytes | None, arrived_seconds: float) -> float:
+    """UTC at which a frame was taken, in seconds since the epoch.
 
-    RTSP packets carry it as soon as the camera has sent an RTCP sender report;
-    before that, without one, and where the camera's clock is not set, arrival
-    stands for it.
+    RTSP packets carry a reference time as soon as the camera has sent an RTCP
+    sender report; before that, without one, and where the camera's clock is not
+    set, arrival stands for it.
+
+    Args:
+        reference: FFmpeg's AVProducerReferenceTime of the packet; None where it has none.
+        arrived_seconds: UTC of the packet's arrival.
     """
-    arrived_seconds = time.time()
-    if not packet.has_sidedata("prft"):
+    if reference is None:
         return arrived_seconds
-    reference = bytes(packet.get_sidedata("prft"))
     (wallclock_microseconds,) = _PRODUCER_REFERENCE_TIME.unpack_from(reference)
     captured_seconds = float(wallclock_microseconds) / 1e6
     if abs(captured_seconds - arrived_seconds) > MAX_CLOCK_ERROR_SECONDS:

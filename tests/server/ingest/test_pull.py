@@ -42,45 +42,46 @@ def guarded(clip: Path) -> Iterator[RtspServer]:
         yield running
 
 
-def test_frames_arrive_over_tcp_and_udp_at_the_cameras_pace(server: RtspServer) -> None:
+@pytest.fixture(scope="module")
+def watched(clip: Path) -> Recorder:
+    """What a pool said about one camera, read over TCP and UDP for some seconds."""
     recorder = Recorder()
-    with running_pool(recorder) as pool:
+    with RtspServer({"/cam": clip}) as running, running_pool(recorder) as pool:
         for transport in Transport:
-            pool.add(camera(transport.value, server.url("/cam"), transport))
+            pool.add(camera(transport.value, running.url("/cam"), transport))
         for transport in Transport:
-            windows = recorder.wait_windows(transport.value, 4)
-            assert [window.number for window in windows[:4]] == [0, 1, 2, 3]
-            assert all(window.images.shape == (8, 112, 112, 3) for window in windows)
-            starts = [window.start_pts_seconds for window in windows[:4]]
-            assert starts[3] - starts[0] == pytest.approx(3 * 16 / 25, abs=0.01), transport
-            arrivals = [window.arrival_seconds for window in windows[:4]]
-            assert arrivals[3] - arrivals[0] == pytest.approx(3 * 16 / 25, abs=0.4)
+            recorder.wait_windows(transport.value, 7)
+        recorder.wait(lambda: len(recorder.of("tcp", FrameStats)) >= 4, "four counts")
+    return recorder
 
 
-def test_capture_time_follows_the_cameras_own_clock(server: RtspServer) -> None:
-    recorder = Recorder()
-    with running_pool(recorder) as pool:
-        pool.add(camera("a", server.url("/cam")))
-        windows = recorder.wait_windows("a", 7)
+@pytest.mark.parametrize("stream_id", ["tcp", "udp"])
+def test_frames_arrive_at_the_cameras_pace(watched: Recorder, stream_id: str) -> None:
+    windows = [event.window for event in watched.of(stream_id, WindowReady)]
+    assert [window.number for window in windows] == list(range(len(windows)))
+    assert all(window.images.shape == (8, 112, 112, 3) for window in windows)
+    starts = [window.start_pts_seconds for window in windows[:4]]
+    assert starts[3] - starts[0] == pytest.approx(3 * 16 / 25, abs=0.01)
+    arrivals = [window.arrival_seconds for window in windows[:4]]
+    assert arrivals[3] - arrivals[0] == pytest.approx(3 * 16 / 25, abs=0.4)
+
+
+def test_capture_time_follows_the_cameras_own_clock(watched: Recorder) -> None:
     # Once a sender report has come, capture times step exactly as the camera's do,
     # while arrivals jitter; both clocks are this machine's.
-    late = windows[5:7]
-    steps = late[1].end_capture_seconds - late[0].end_capture_seconds
-    assert steps == pytest.approx(16 / 25, abs=0.002)
-    offset = time.time() - time.monotonic()
-    assert late[1].end_capture_seconds < late[1].arrival_seconds + offset
-    assert late[1].end_capture_seconds > late[1].arrival_seconds + offset - 0.5
+    before, after = (event.window for event in watched.of("tcp", WindowReady)[5:7])
+    step = after.end_capture_seconds - before.end_capture_seconds
+    assert step == pytest.approx(16 / 25, abs=0.002)
+    arrived_seconds = after.arrival_seconds + time.time() - time.monotonic()
+    assert arrived_seconds - 0.5 < after.end_capture_seconds < arrived_seconds
 
 
-def test_frames_are_counted_once_a_second(server: RtspServer) -> None:
-    recorder = Recorder()
-    with running_pool(recorder) as pool:
-        pool.add(camera("a", server.url("/cam")))
-        recorder.wait(lambda: len(recorder.of("a", FrameStats)) >= 4, "four counts")
-    second, third = recorder.of("a", FrameStats)[1:3]
+def test_frames_are_counted_once_a_second(watched: Recorder) -> None:
+    second, third = watched.of("tcp", FrameStats)[1:3]
     assert second.frames + third.frames == pytest.approx(50, abs=10)
+    assert second.windows + third.windows in (2, 3, 4)
     assert 0 < second.decode_seconds + second.preprocess_seconds < 1
-    assert time.time() - third.last_frame_seconds < 20
+    assert 0 < third.last_frame_seconds - second.last_frame_seconds < 2
 
 
 def test_a_wrong_password_parks_the_stream_until_it_is_changed(guarded: RtspServer) -> None:

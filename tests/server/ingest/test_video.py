@@ -1,0 +1,107 @@
+"""Recorded clips to frames and windows, and where capture times come from."""
+
+from __future__ import annotations
+
+import struct
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from server.ingest.video import capture_utc_seconds, decode, file_windows, open_file, video_stream
+from server.streams import Reason, SourceError
+from tests.support.cameras import render_clip
+from tests.support.pools import PREPROCESS, WINDOW
+
+NOW = 1_800_000_000.0
+
+
+def test_every_frame_comes_in_order_with_its_times(tmp_path: Path) -> None:
+    started = time.monotonic()
+    clip = render_clip(tmp_path / "a.mp4", seconds=1.0)
+    with open_file(clip) as container:
+        frames = list(decode(container, video_stream(container, str(clip))))
+    assert [frame.index for frame in frames] == list(range(25))
+    assert [frame.pts_seconds for frame in frames] == pytest.approx([i / 25 for i in range(25)])
+    assert all(started < frame.arrival_seconds < time.monotonic() for frame in frames)
+    assert all(abs(time.time() - frame.capture_seconds) < 60 for frame in frames)
+
+
+def test_each_packet_is_told_and_may_end_the_reading(tmp_path: Path) -> None:
+    clip = render_clip(tmp_path / "a.mp4", seconds=1.0)
+    took: list[float] = []
+
+    def tell(decode_seconds: float) -> None:
+        took.append(decode_seconds)
+        if len(took) == 5:
+            raise SourceError(Reason.STALE, "enough")
+
+    with open_file(clip) as container, pytest.raises(SourceError, match="enough"):
+        for _ in decode(container, video_stream(container, str(clip)), tell):
+            pass
+    assert len(took) == 5
+    assert all(seconds >= 0 for seconds in took)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
+def test_a_clip_is_cut_into_windows_whatever_its_codec(tmp_path: Path, codec: str) -> None:
+    clip = render_clip(tmp_path / "a.mp4", seconds=2.0, codec=codec)
+    windows = list(file_windows(clip, WINDOW, PREPROCESS))
+    assert [(window.first_frame, window.end_frame) for window in windows] == [
+        (0, 16),
+        (16, 32),
+        (32, 48),
+    ]
+    assert windows[0].images.std() > 10
+
+
+def test_what_is_no_video_is_refused_with_its_reason(tmp_path: Path) -> None:
+    text = tmp_path / "notes.mp4"
+    text.write_text("not a video")
+    for path, reason, words in (
+        (tmp_path / "missing.mp4", Reason.NOT_FOUND, "is not a file"),
+        (tmp_path, Reason.NOT_FOUND, "is not a file"),
+        (text, Reason.CODEC_UNSUPPORTED, "is not a video"),
+        (_sound(tmp_path / "sound.wav"), Reason.NO_VIDEO, "has no video stream"),
+    ):
+        with pytest.raises(SourceError, match=words) as refused:
+            open_file(path)
+        assert refused.value.reason is reason
+        assert str(path) in refused.value.sentence
+
+
+def test_a_clip_that_breaks_off_gives_the_windows_before(tmp_path: Path) -> None:
+    clip = render_clip(tmp_path / "a.ts", seconds=2.0)
+    whole = list(file_windows(clip, WINDOW, PREPROCESS))
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 3])
+    part = list(file_windows(clip, WINDOW, PREPROCESS))
+    assert 0 < len(part) < len(whole)
+    assert np.array_equal(part[0].images, whole[0].images)
+
+
+@pytest.mark.parametrize(
+    ("camera_clock_ahead", "expected"),
+    [(-0.2, NOW - 0.2), (30.0, NOW + 30.0), (-3600.0, NOW), (7200.0, NOW), (-NOW, NOW)],
+)
+def test_a_camera_clock_counts_unless_it_was_never_set(
+    camera_clock_ahead: float, expected: float
+) -> None:
+    reference = struct.pack("=qi4x", round((NOW + camera_clock_ahead) * 1e6), 24)
+    assert capture_utc_seconds(reference, NOW) == pytest.approx(expected, abs=1e-6)
+
+
+def test_arrival_is_the_capture_utc_seconds_where_nothing_better_is_known() -> None:
+    assert capture_utc_seconds(None, NOW) == NOW
+
+
+def _sound(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = 8000, 0, Fraction(1, 8000)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
