@@ -99,14 +99,18 @@ def _check(clip: Path | None, seconds: float, out: Path) -> None:
         )
     if find_spec("matplotlib") is None:
         raise BadInputError('the picture needs matplotlib: pip install "gvvad[demo]"')
-    if out.exists() and not out.is_dir():
-        raise BadInputError(f"--out {out} is a file; give a directory")
     try:
         bundle = load_bundle(load_settings(None).bundle)
         if clip is not None:
             _check_clip(clip, bundle)
     except (BundleError, SettingsError, SourceError) as error:
         raise BadInputError(str(error)) from None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(
+            f"--out {out} cannot be made ({error.strerror}); give another directory"
+        ) from None
 
 
 def _check_clip(clip: Path, bundle: Bundle) -> None:
@@ -204,7 +208,6 @@ def _draw(stage: Stage, record: Record, threshold: float, out: Path) -> str:
     # Drawing alone needs the `demo` extra and takes a second to import.
     from server.demo.picture import Plot, draw
 
-    out.mkdir(parents=True, exist_ok=True)
     path = out / PICTURE
     draw(path, record, Plot(stage.clip, stage.programme.title, threshold, stage.truth))
     return str(path)

@@ -138,7 +138,10 @@ def test_a_killed_demo_leaves_no_process_behind(bundle: Path, clip: Path, tmp_pa
         (["--clip", "missing.mp4"], "missing.mp4 is not a file"),
         (["--clip", "text.mp4"], "text.mp4 is not a video that FFmpeg can read"),
         (["--clip", "short.mp4"], "short.mp4 is shorter than one window (1.6 s, 16 frames"),
-        (["--clip", "flash.mp4", "--out", "text.mp4"], "--out text.mp4 is a file"),
+        (
+            ["--clip", "flash.mp4", "--out", "text.mp4"],
+            "--out text.mp4 cannot be made (File exists)",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence_before_anything_starts(
