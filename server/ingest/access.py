@@ -3,6 +3,9 @@
 A stream's URL comes over the network, so it is an attack surface: files only
 below directories that the settings name, hosts only in allowed networks, and
 ports opened only on allowed addresses.
+
+Its limit: FFmpeg follows a camera's RTSP redirect without asking anybody, so
+where cameras themselves may be hostile a firewall has to hold the networks.
 """
 
 from __future__ import annotations
