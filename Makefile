@@ -17,9 +17,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN := .venv/bin
 BUF := node_modules/.bin/buf
 # A real RTSP server for the end-to-end tests, and the Python that drives it.
-TEST_DEPS := gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-bad \
-	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly \
-	gstreamer1.0-rtsp python3-gi
+TEST_DEPS := gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 \
+	gstreamer1.0-plugins-base python3-gi
 
 # Debian and Ubuntu ship Python without venv; install it where we may.
 define need_python

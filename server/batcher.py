@@ -158,6 +158,11 @@ class Batcher:
                 _append(lane, _Entry(_take_sequence(lane), span, drop_reason=reason))
                 self._wake.notify_all()
 
+    def pass_over(self, lane: Lane, count: int) -> None:
+        """So many windows were lost of which nothing else is known; they had their sequences."""
+        with self._wake:
+            lane.next_sequence += count
+
     def break_off(self, lane: Lane) -> None:
         """The stream's source broke off: nothing is known until its next window."""
         with self._wake:
@@ -203,11 +208,11 @@ class Batcher:
                 if entry.window is not None:
                     batch.append((lane, entry))
                 else:
-                    self._pass_over(lane, entry)
+                    self._advance_over(lane, entry)
         if batch:
             self._score(batch)
 
-    def _pass_over(self, lane: Lane, entry: _Entry) -> None:
+    def _advance_over(self, lane: Lane, entry: _Entry) -> None:
         if entry.span is None:
             lane.memory.reset()
             if lane.open:
@@ -251,7 +256,7 @@ class Batcher:
         self._failing = True
         for lane, entry in batch:
             entry.drop_reason = DropReason.ENGINE
-            self._pass_over(lane, entry)
+            self._advance_over(lane, entry)
 
     def _publish(
         self, lane: Lane, entry: _Entry, score: float | None, reason: DropReason | None

@@ -158,7 +158,7 @@ class Supervisor:
         return [_view(stream) for stream in self._all()]
 
     async def update(self, config: StreamConfig) -> StreamView:
-        """Change a stream; only a change of its source reconnects it.
+        """Change a stream; it reconnects where its source changed or it had come to rest.
 
         Raises:
             UnknownStreamError, StreamExistsError, SourceError, StoreError: as `create`.
@@ -166,7 +166,7 @@ class Supervisor:
         self._settings.access.check(config)
         async with self._changing:
             with self._lock:
-                before = self._known(config.stream_id).config
+                self._known(config.stream_id)
             self._check_port(config)
             await asyncio.to_thread(self._store.update, config)
             with self._lock:
@@ -174,8 +174,7 @@ class Supervisor:
                 stream.config = config
                 stream.lane.lossless = config.url.scheme == "file"
                 stream.machine.policy = self._policy(config)
-            if replace(before, open_threshold=config.open_threshold) != config:
-                self._reopen(config)
+            self._reopen(config)
         return self.get(config.stream_id)
 
     async def delete(self, stream_id: str) -> None:
@@ -210,6 +209,7 @@ class Supervisor:
                 self._batcher.submit(stream.lane, event.window)
                 self._reserve(stream)
             case WindowsSkipped():
+                self._batcher.pass_over(stream.lane, event.count - len(event.windows))
                 for window in event.windows:
                     self._batcher.report_drop(stream.lane, _span(window), DropReason.BACKLOG)
                 self._reserve(stream)
