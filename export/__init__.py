@@ -1,0 +1,1 @@
+"""Make bundles of detectors."""

@@ -1,0 +1,1 @@
+"""Make detectors from labelled clips."""

@@ -1,0 +1,76 @@
+"""Torch modules to ONNX graphs with the names and shapes of the contract."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from server.contract import FEATURE, IMAGES, NEXT_STATE_PREFIX, SCORE, STATE_PREFIX, WindowSpec
+from server.preprocess import PreprocessSpec
+from training.encoder import Encoder
+from training.head import CausalHead, HeadStep
+
+OPSET = 18
+_TRACED_BATCH = 2  # one would be taken for a constant
+
+
+def export_encoder(
+    encoder: Encoder, window: WindowSpec, preprocess: PreprocessSpec, path: Path
+) -> None:
+    """Write images (B, S, H, W, 3) uint8 -> feature (B, D) float32."""
+    shape = (_TRACED_BATCH, window.sampled_frames, preprocess.height, preprocess.width, 3)
+    images = torch.zeros(shape, dtype=torch.uint8)
+    _export(encoder, (images,), path, ([IMAGES], [FEATURE]))
+
+
+def export_head(head: CausalHead, path: Path) -> None:
+    """Write feature and state_* -> score and next_state_*."""
+    spec = head.spec
+    inputs = [torch.zeros(_TRACED_BATCH, spec.feature_dim)]
+    inputs += [torch.zeros(_TRACED_BATCH, *shape) for shape in spec.states.values()]
+    before = [STATE_PREFIX + name for name in spec.states]
+    after = [NEXT_STATE_PREFIX + name for name in spec.states]
+    _export(HeadStep(head), tuple(inputs), path, ([FEATURE, *before], [SCORE, *after]))
+
+
+def _export(
+    module: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    path: Path,
+    names: tuple[list[str], list[str]],
+) -> None:
+    batch = torch.export.Dim("batch")
+    with _quiet():
+        torch.onnx.export(
+            module.eval(),
+            inputs,
+            path,
+            input_names=names[0],
+            output_names=names[1],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of packages that are not installed and of its own deprecations."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,156 @@
+"""Verify a bundle: hashes, shapes, and that its graphs compute what torch does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from server.bundle import Bundle, BundleError, load_bundle
+from server.engine.onnxruntime import EngineOptions, OnnxDetector
+from training.checkpoint import Checkpoint, Detector
+from training.head import HeadState, HeadStep
+
+TOLERANCE = 1e-4
+STEPS = 1000
+
+_STREAMS = 4
+_WINDOWS = 8
+_STREAM_MATCH = 1e-5
+_SEED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found; errors are the largest absolute differences.
+
+    Attributes:
+        bundle_id: sha256 of the manifest.
+        bytes: of all the bundle's files.
+        norm_error: of features against the declared scale.
+        batch_error: of scores of one stream against the same in a batch.
+        feature_error: ONNX against torch; None without a checkpoint.
+        score_error: the same, over `STEPS` windows of state.
+    """
+
+    bundle_id: str
+    bytes: int
+    norm_error: float
+    batch_error: float
+    feature_error: float | None
+    score_error: float | None
+
+
+def verify(directory: Path, checkpoint: Checkpoint | None) -> Verification:
+    """Verify a bundle.
+
+    Args:
+        directory: the bundle.
+        checkpoint: what it was exported from; without it only what the bundle
+            says of itself is checked.
+
+    Raises:
+        BundleError: a file, a shape or a number is not as it should be.
+    """
+    bundle = load_bundle(directory)
+    engine = OnnxDetector(bundle, EngineOptions(threads=1))
+    windows = moving_windows(bundle)
+    features = engine.encode(windows)
+    norms = np.linalg.norm(features, axis=1)
+    scale = bundle.manifest.encoder.feature_scale
+    streams = feature_streams(features)
+    scores = _onnx_scores(engine, streams)
+    found = Verification(
+        bundle_id=bundle.bundle_id,
+        bytes=sum(path.stat().st_size for path in directory.iterdir()),
+        norm_error=float(np.abs(norms - scale).max()),
+        batch_error=float(np.abs(_onnx_scores(engine, streams[:, :1]) - scores[:, :1]).max()),
+        feature_error=None,
+        score_error=None,
+    )
+    if not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1:
+        raise BundleError(f"{directory}: scores leave [0, 1]; export the bundle again")
+    if checkpoint is not None:
+        found = _with_parity(found, checkpoint.detector, (windows, features), (streams, scores))
+    _check(directory, found)
+    return found
+
+
+def moving_windows(bundle: Bundle) -> np.ndarray:
+    """(8, S, H, W, 3) uint8 windows: still, noisy, and with a bright square that moves."""
+    size = bundle.manifest.preprocess
+    sampled = bundle.manifest.window.sampled_frames
+    rng = np.random.default_rng(_SEED)
+    shape = (_WINDOWS, sampled, size.height, size.width, 3)
+    windows = np.empty(shape, np.uint8)
+    windows[:] = rng.integers(0, 200, (_WINDOWS, 1, size.height, size.width, 3), np.uint8)
+    side = max(2, size.height // 6)
+    for number, window in enumerate(windows[1:], start=1):
+        for index, image in enumerate(window):
+            left = (3 * number * index) % (size.width - side)
+            image[side : 2 * side, left : left + side] = 255
+    windows[-1] = rng.integers(0, 256, windows[-1].shape, np.uint8)
+    return windows
+
+
+def feature_streams(features: np.ndarray) -> np.ndarray:
+    """(steps, streams, D): the features in a random order, so that state keeps moving."""
+    order = np.random.default_rng(_SEED).integers(0, len(features), (STEPS, _STREAMS))
+    streams: np.ndarray = features[order]
+    return streams
+
+
+def _onnx_scores(engine: OnnxDetector, streams: np.ndarray) -> np.ndarray:
+    """(steps, streams) scores from zero states."""
+    batch = streams.shape[1]
+    state = {name: np.repeat(zero, batch, axis=0) for name, zero in engine.zero_state().items()}
+    scores = np.empty(streams.shape[:2], np.float32)
+    for step, feature in enumerate(streams):
+        scores[step], state = engine.step(np.ascontiguousarray(feature), state)
+    return scores
+
+
+def _with_parity(
+    found: Verification,
+    detector: Detector,
+    encoded: tuple[np.ndarray, np.ndarray],
+    scored: tuple[np.ndarray, np.ndarray],
+) -> Verification:
+    """Compare with torch: (windows, features) and (streams, scores) of the graphs."""
+    with torch.inference_mode():
+        features = detector.encoder(torch.from_numpy(encoded[0])).numpy()
+        step, spec = HeadStep(detector.head), detector.head.spec
+        zero = HeadState.zero(spec, scored[0].shape[1])
+        state = (zero.conv_in, zero.conv_out, zero.attn, zero.count)
+        scores = np.empty_like(scored[1])
+        for number, feature in enumerate(scored[0]):
+            score, *after = step(torch.from_numpy(feature), *state)
+            scores[number] = score.numpy()
+            state = (after[0], after[1], after[2], after[3])
+    if features.shape != encoded[1].shape:
+        raise BundleError(
+            f"the bundle's features are {encoded[1].shape[1]} wide, the checkpoint's "
+            f"{features.shape[1]}; export this checkpoint again"
+        )
+    return replace(
+        found,
+        feature_error=float(np.abs(features - encoded[1]).max()),
+        score_error=float(np.abs(scores - scored[1]).max()),
+    )
+
+
+def _check(directory: Path, found: Verification) -> None:
+    errors = {
+        "the norm of features": (found.norm_error, TOLERANCE),
+        "scores across batch sizes": (found.batch_error, _STREAM_MATCH),
+        "features against the checkpoint": (found.feature_error, TOLERANCE),
+        "scores against the checkpoint": (found.score_error, TOLERANCE),
+    }
+    for what, (error, tolerance) in errors.items():
+        if error is not None and not error <= tolerance:
+            raise BundleError(
+                f"{directory}: {what} differ by {error:.2g}, expected at most {tolerance:.0e}; "
+                "export the bundle again from its checkpoint"
+            )

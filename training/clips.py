@@ -1,0 +1,162 @@
+"""Training clips: what the ground-truth files under a folder name, and how they are split.
+
+Every clip has a source, the recording or camera that it comes from. Folds are
+made of whole sources: no clip is judged by a model that saw its source.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from server.truth import TRUTH_FILE, ClipTruth, TruthError, load_truth
+
+SYNTHETIC = "synthetic"
+PAIRS_FILE = "same_camera_pairs.json"
+
+
+class TrainingError(ValueError):
+    """Input that cannot be trained on; the message says what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One labelled clip.
+
+    Attributes:
+        name: dataset folder and path inside it.
+        dataset: folder of its ground-truth file.
+        source: the recording that it comes from; clips of one are never split.
+        synthetic: generated, weighed by SSLS.
+        truth: frames and anomalous intervals.
+    """
+
+    name: str
+    dataset: str
+    source: str
+    synthetic: bool
+    truth: ClipTruth
+
+    @property
+    def anomalous(self) -> bool:
+        """The clip's label: anything in it is anomalous."""
+        return bool(self.truth.anomalous)
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, object]) -> Clip:
+        """Inverse of `to_json`, after a round trip through JSON."""
+        truth = content["truth"]
+        assert isinstance(truth, dict)
+        spans = tuple((start, end) for start, end in truth["anomalous"])
+        return cls(
+            str(content["name"]),
+            str(content["dataset"]),
+            str(content["source"]),
+            bool(content["synthetic"]),
+            ClipTruth(truth["frames"], truth["fps"], spans),
+        )
+
+
+def find_clips(data: Path) -> list[Clip]:
+    """Clips that `DATA/*/ground_truth.json` (or `DATA/ground_truth.json`) name, by name.
+
+    A clip's `source` is its entry's, else its dataset; a dataset whose entries
+    are generated says so by a `synthetic: true` in each entry or by "generated" in
+    its folder's name.
+
+    Raises:
+        TrainingError: no folder, no ground truth, no clip in it, or a broken file.
+    """
+    if not data.is_dir():
+        raise TrainingError(f"{data} is not a folder; give the folder that holds the clips")
+    files = sorted([*data.glob(f"*/{TRUTH_FILE}"), *data.glob(TRUTH_FILE)])
+    if not files:
+        raise TrainingError(f"{data} holds no {TRUTH_FILE}, neither itself nor one folder down")
+    try:
+        clips = [clip for file in files for clip in _clips_of(file, data)]
+    except TruthError as error:
+        raise TrainingError(str(error)) from None
+    if not clips:
+        raise TrainingError(f"the {TRUTH_FILE} under {data} names no clip; add an entry per clip")
+    return sorted(clips, key=lambda clip: clip.name)
+
+
+def _clips_of(file: Path, data: Path) -> list[Clip]:
+    dataset = file.parent.resolve().name
+    notes = json.loads(file.read_bytes()) if file.is_file() else {}
+    prefix = "" if file.parent == data else f"{file.parent.name}/"
+    clips = []
+    for name, truth in load_truth(file).items():
+        note = notes[name]
+        synthetic = bool(note.get("synthetic", "generated" in dataset))
+        source = SYNTHETIC if synthetic else str(note.get("source", dataset))
+        clips.append(Clip(prefix + name, dataset, source, synthetic, truth))
+    return clips
+
+
+def find_mates(data: Path) -> dict[str, tuple[str, ...]]:
+    """Normal clips of the same scene as an anomalous one, by its name.
+
+    From `same_camera_pairs.json` beside a ground truth: a list of normal clip,
+    anomalous clip and, unread, their similarity.
+
+    Raises:
+        TrainingError: such a file is there and is something else.
+    """
+    mates: dict[str, tuple[str, ...]] = {}
+    for file in sorted([*data.glob(f"*/{PAIRS_FILE}"), *data.glob(PAIRS_FILE)]):
+        prefix = "" if file.parent == data else f"{file.parent.name}/"
+        try:
+            pairs = [(str(pair[0]), str(pair[1])) for pair in json.loads(file.read_bytes())]
+        except (ValueError, TypeError, LookupError) as error:
+            raise TrainingError(
+                f"{file} must be a list of [normal clip, anomalous clip, similarity] ({error})"
+            ) from None
+        for normal, anomalous in pairs:
+            mates[prefix + anomalous] = (*mates.get(prefix + anomalous, ()), prefix + normal)
+    return mates
+
+
+def source_folds(clips: list[Clip], folds: int) -> dict[str, int]:
+    """Deal whole sources to folds, balanced in clips of either label.
+
+    A fixed rule without chance: the largest source first, each to the fold
+    where it makes the counts of both labels most even.
+
+    Returns:
+        Fold of every source, 0 to folds - 1.
+
+    Raises:
+        TrainingError: fewer sources than folds.
+    """
+    sources = sorted({clip.source for clip in clips})
+    if len(sources) < folds:
+        raise TrainingError(
+            f"{len(sources)} sources cannot fill {folds} folds; add clips of other sources "
+            "or lower `folds` in the recipe"
+        )
+    counts = {source: _label_counts(clips, source) for source in sources}
+    totals = [max(1, sum(count[label] for count in counts.values())) for label in (0, 1)]
+    filled = [[0.0, 0.0] for _ in range(folds)]
+    dealt = {}
+    for source in sorted(sources, key=lambda s: (-sum(counts[s]), s)):
+        shares = [counts[source][label] / totals[label] for label in (0, 1)]
+        # Adding a share x to a fold at level f raises the sum of squares by x (2 f + x).
+        fold = min(
+            range(folds),
+            key=lambda f: sum(
+                x * (2 * level + x) for x, level in zip(shares, filled[f], strict=True)
+            ),
+        )
+        dealt[source] = fold
+        filled[fold] = [level + x for x, level in zip(shares, filled[fold], strict=True)]
+    return dealt
+
+
+def _label_counts(clips: list[Clip], source: str) -> tuple[int, int]:
+    labels = [clip.anomalous for clip in clips if clip.source == source]
+    return labels.count(False), labels.count(True)
