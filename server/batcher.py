@@ -24,11 +24,10 @@ from server.scoring import (
     DropReason,
     StreamMemory,
     WindowScore,
-    WindowSpan,
     score_features,
     skip_window,
 )
-from server.windows import Window
+from server.windows import Window, WindowSpan
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +147,7 @@ class Batcher:
             if not lane.lossless:
                 _drop_waiting(lane)
             if lane.open:
-                _append(lane, _Entry(_take_sequence(lane), _span(window), window=window))
+                _append(lane, _Entry(_take_sequence(lane), window.span, window=window))
                 self._wake.notify_all()
 
     def report_drop(self, lane: Lane, span: WindowSpan, reason: DropReason) -> None:
@@ -295,14 +294,3 @@ def _append(lane: Lane, entry: _Entry) -> None:
     lane.entries.append(entry)
     while len(lane.entries) > MAX_DROPS_HELD:
         lane.entries.popleft()
-
-
-def _span(window: Window) -> WindowSpan:
-    return WindowSpan(
-        number=window.number,
-        first_frame=window.first_frame,
-        end_frame=window.end_frame,
-        start_capture_seconds=window.start_capture_seconds,
-        end_capture_seconds=window.end_capture_seconds,
-        arrival_seconds=window.arrival_seconds,
-    )

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from server.contract import Feature, Image, State
+from server.windows import WindowSpan
 
 
 class DropReason(Enum):
@@ -22,27 +23,6 @@ class DropReason(Enum):
     OVERLOAD = "overload"  # a newer window of the stream arrived before the engine was free
     BACKLOG = "backlog"  # the decode worker could not hand it over in time
     ENGINE = "engine"  # the engine failed on it
-
-
-@dataclass(frozen=True, slots=True)
-class WindowSpan:
-    """A window without its images.
-
-    Attributes:
-        number: windows since the last gap, from 0.
-        first_frame: first source frame.
-        end_frame: one past the last source frame.
-        start_capture_seconds: UTC of the first frame.
-        end_capture_seconds: UTC of the last frame.
-        arrival_seconds: monotonic clock when the last frame arrived.
-    """
-
-    number: int
-    first_frame: int
-    end_frame: int
-    start_capture_seconds: float
-    end_capture_seconds: float
-    arrival_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

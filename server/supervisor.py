@@ -22,13 +22,12 @@ from server.ingest.events import (
     FrameStats,
     IngestEvent,
     Reconnected,
-    SkippedWindow,
     StatusChanged,
     WindowReady,
     WindowsSkipped,
 )
 from server.ingest.pool import IngestPool
-from server.scoring import DropReason, WindowScore, WindowSpan
+from server.scoring import DropReason, WindowScore
 from server.store import Store, StoreError
 from server.streams import Mode, SourceError, StreamConfig, StreamState, StreamStatus
 from server.telemetry import Telemetry
@@ -210,8 +209,8 @@ class Supervisor:
                 self._reserve(stream)
             case WindowsSkipped():
                 self._batcher.pass_over(stream.lane, event.count - len(event.windows))
-                for window in event.windows:
-                    self._batcher.report_drop(stream.lane, _span(window), DropReason.BACKLOG)
+                for span in event.windows:
+                    self._batcher.report_drop(stream.lane, span, DropReason.BACKLOG)
                 self._reserve(stream)
             case StatusChanged():
                 self._change_status(stream, event)
@@ -388,17 +387,6 @@ def _view(stream: _Stream) -> StreamView:
         next_sequence=stream.lane.next_sequence,
         last_score=stream.last_score,
         created_seconds=stream.created_seconds,
-    )
-
-
-def _span(window: SkippedWindow) -> WindowSpan:
-    return WindowSpan(
-        number=window.number,
-        first_frame=window.first_frame,
-        end_frame=window.end_frame,
-        start_capture_seconds=window.start_capture_seconds,
-        end_capture_seconds=window.end_capture_seconds,
-        arrival_seconds=window.arrival_seconds,
     )
 
 

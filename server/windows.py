@@ -49,6 +49,28 @@ class SourceFrame(Generic[P]):
 
 
 @dataclass(frozen=True, slots=True)
+class WindowSpan:
+    """A window without its images.
+
+    Attributes:
+        number: windows since the last gap, from 0.
+        first_frame: first source frame.
+        end_frame: one past the last source frame.
+        start_capture_seconds: UTC of the first frame.
+        end_capture_seconds: UTC of the last frame.
+        arrival_seconds: monotonic clock when the last frame arrived; NaN where
+            another machine's clock had it.
+    """
+
+    number: int
+    first_frame: int
+    end_frame: int
+    start_capture_seconds: float
+    end_capture_seconds: float
+    arrival_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """Sixteen frames, reduced to the ones that the encoder sees.
 
@@ -80,6 +102,18 @@ class Window:
             raise ValueError(
                 f"images must be (S, H, W, 3) uint8, got {self.images.shape} {self.images.dtype}"
             )
+
+    @property
+    def span(self) -> WindowSpan:
+        """What remains of the window when its images are gone."""
+        return WindowSpan(
+            number=self.number,
+            first_frame=self.first_frame,
+            end_frame=self.end_frame,
+            start_capture_seconds=self.start_capture_seconds,
+            end_capture_seconds=self.end_capture_seconds,
+            arrival_seconds=self.arrival_seconds,
+        )
 
 
 class WindowAssembler(Generic[P]):

@@ -1,7 +1,7 @@
 """What the decode workers tell their parent about the streams.
 
 Windows of a live stream that the parent took too late are dropped, the newest
-wins; each dropped one is still told as a `SkippedWindow`, so that sequence
+wins; the span of each dropped one is still told, so that sequence
 numbers stay free of gaps and the head can be stepped over it.
 """
 
@@ -10,35 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.streams import Reason, StreamState
-from server.windows import Window
-
-
-@dataclass(frozen=True, slots=True)
-class SkippedWindow:
-    """A window without its images; the fields are `server.windows.Window`'s."""
-
-    number: int
-    first_frame: int
-    end_frame: int
-    start_pts_seconds: float
-    end_pts_seconds: float
-    start_capture_seconds: float
-    end_capture_seconds: float
-    arrival_seconds: float
-
-    @classmethod
-    def of(cls, window: Window) -> SkippedWindow:
-        """What remains of `window` when its images are dropped."""
-        return cls(
-            number=window.number,
-            first_frame=window.first_frame,
-            end_frame=window.end_frame,
-            start_pts_seconds=window.start_pts_seconds,
-            end_pts_seconds=window.end_pts_seconds,
-            start_capture_seconds=window.start_capture_seconds,
-            end_capture_seconds=window.end_capture_seconds,
-            arrival_seconds=window.arrival_seconds,
-        )
+from server.windows import Window, WindowSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +34,7 @@ class WindowsSkipped:
 
     stream_id: str
     count: int
-    windows: tuple[SkippedWindow, ...]
+    windows: tuple[WindowSpan, ...]
 
 
 @dataclass(frozen=True, slots=True)

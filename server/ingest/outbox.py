@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from server.ingest.events import (
     IngestEvent,
     Reconnected,
-    SkippedWindow,
     StatusChanged,
     WindowReady,
     WindowsSkipped,
@@ -98,7 +97,7 @@ class Outbox:
 def _without_images(event: IngestEvent) -> IngestEvent:
     if not isinstance(event, WindowReady):
         return event
-    return WindowsSkipped(event.stream_id, 1, (SkippedWindow.of(event.window),))
+    return WindowsSkipped(event.stream_id, 1, (event.window.span,))
 
 
 def _folded(events: Iterable[IngestEvent]) -> deque[IngestEvent]:

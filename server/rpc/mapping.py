@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gvvad.v1 import alert_pb2, model_pb2, score_pb2, stream_pb2
 
 from server.alerts import Alert, AlertState
-from server.scoring import DropReason, WindowScore, WindowSpan
+from server.scoring import DropReason, WindowScore
 from server.streams import (
     STREAM_ID,
     Mode,
@@ -24,6 +24,7 @@ from server.streams import (
     Transport,
 )
 from server.views import ModelInfo, StreamView
+from server.windows import WindowSpan
 
 _PREFIX = "streams/"
 

@@ -13,8 +13,8 @@ import pytest
 from server.batcher import MAX_DROPS_HELD, Batcher, BatchSettings, Lane
 from server.contract import Feature, Image, State
 from server.engine.onnxruntime import EngineError, EngineOptions, OnnxDetector
-from server.scoring import DropReason, WindowScore, WindowSpan
-from server.windows import Window
+from server.scoring import DropReason, WindowScore
+from server.windows import Window, WindowSpan
 from tests.support.tiny_bundle import make_tiny_bundle, trail_scores
 
 

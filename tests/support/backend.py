@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from server.alerts import Alert, AlertState
 from server.hub import Hub
-from server.scoring import DropReason, WindowScore, WindowSpan
+from server.scoring import DropReason, WindowScore
 from server.streams import (
     Reason,
     SourceError,
@@ -15,6 +15,7 @@ from server.streams import (
     StreamStatus,
 )
 from server.views import CapacityError, ModelInfo, StreamExistsError, StreamView, UnknownStreamError
+from server.windows import WindowSpan
 
 MODEL = ModelInfo(
     bundle_id="ab" * 32,

@@ -7,8 +7,9 @@ import pytest
 from server.alerts import Alert, AlertState
 from server.demo.camera import Turn
 from server.demo.record import Record
-from server.scoring import DropReason, WindowScore, WindowSpan
+from server.scoring import DropReason, WindowScore
 from server.views import ModelInfo
+from server.windows import WindowSpan
 
 EPOCH = 1_800_000_000.0
 MODEL = ModelInfo(
