@@ -20,9 +20,8 @@ import numpy.typing as npt
 
 from server.bundle import file_sha256
 from server.contract import Image, WindowSpec
-from server.ingest.video import decode, open_file, video_stream
+from server.ingest.video import SourceError, decode, open_file, video_stream
 from server.preprocess import Preprocessor, PreprocessSpec
-from server.streams import SourceError
 from server.windows import SourceFrame, Window, WindowAssembler
 from training.clips import Clip, TrainingError, find_mates
 

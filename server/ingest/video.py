@@ -19,7 +19,8 @@ import av.video
 
 from server.contract import WindowSpec
 from server.preprocess import Preprocessor, PreprocessSpec
-from server.streams import Reason, SourceError
+from server.streams import Reason
+from server.streams import SourceError as SourceError  # offline packages import it from here
 from server.windows import SourceFrame, Window, WindowAssembler
 
 MAX_CLOCK_ERROR_SECONDS = 600.0
