@@ -16,7 +16,7 @@ import numpy.typing as npt
 from server.demo.figures import Look, Pose, joints
 from server.demo.plaza import Points
 
-WALK_SPEED = 1.15
+WALK_SPEED = 0.95
 RUN_SPEED = 5.0
 """Metres a second."""
 

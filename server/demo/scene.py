@@ -28,7 +28,8 @@ MAX_SECONDS = 120.0
 EVENT = (0.45, 0.7)
 """Where the event begins and ends, as parts of the duration."""
 
-_EVENT_SECONDS_AT_MOST = 15.0
+# A detector needs two or three windows of it; and nobody fights for minutes.
+_EVENT_SECONDS_AT_LEAST, _EVENT_SECONDS_AT_MOST = 4.5, 15.0
 _SHADE = 0.55
 _NOISE_FRAMES = 8
 
@@ -57,7 +58,8 @@ def scene_truth(duration_seconds: float) -> SceneTruth:
             f"a scene lasts {MIN_SECONDS:g} to {MAX_SECONDS:g} seconds, not {duration_seconds:g}"
         )
     start, end = (part * duration_seconds for part in EVENT)
-    return SceneTruth(start, min(end, start + _EVENT_SECONDS_AT_MOST))
+    length = min(max(end - start, _EVENT_SECONDS_AT_LEAST), _EVENT_SECONDS_AT_MOST)
+    return SceneTruth(start, start + length)
 
 
 def render_scene(

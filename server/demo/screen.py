@@ -65,13 +65,8 @@ class PlainScreen:
         match item:
             case WindowScore():
                 self._line(record, item.span.end_capture_seconds, _window_words(item))
-            case Alert(is_closed=False):
-                self._line(
-                    record, item.start_seconds, f"ALERT opens at score {item.peak_score:.2f}"
-                )
             case Alert():
-                words = f"ALERT closes, peak score {item.peak_score:.2f}"
-                self._line(record, item.end_seconds, words)
+                self._line(record, item.end_seconds, _alert_words(item, record))
             case Turn():
                 self._line(record, item.started_seconds, "the camera plays the clip")
 
@@ -152,11 +147,8 @@ class LiveScreen:
     def _alerts(self, record: Record) -> RenderableType:
         lines = Text()
         for alert in record.alerts[-3:]:
-            start = record.since_start_seconds(alert.start_seconds)
-            end = record.since_start_seconds(alert.end_seconds)
-            lasting = f"to {end:.1f} s" if alert.is_closed else "and goes on"
-            words = f"ALERT from {start:.1f} s {lasting}, peak score {alert.peak_score:.2f}\n"
-            lines.append(words, style="red" if alert.is_closed else "bold red")
+            style = "red" if alert.is_closed else "bold red"
+            lines.append(f"{_alert_words(alert, record)}\n", style=style)
         return lines or Text("no alert", style="dim")
 
 
@@ -166,6 +158,13 @@ def _cell(score: float, row: int) -> str:
     if row == 0:
         eighths = max(1, eighths)
     return " " if eighths <= 0 else BARS[min(len(BARS), eighths) - 1]
+
+
+def _alert_words(alert: Alert, record: Record) -> str:
+    start = record.since_start_seconds(alert.start_seconds)
+    end = record.since_start_seconds(alert.end_seconds)
+    lasting = f"to {end:.1f} s" if alert.is_closed else "and goes on"
+    return f"ALERT from {start:.1f} s {lasting}, peak score {alert.peak_score:.2f}"
 
 
 def _window_words(window: WindowScore) -> str:

@@ -44,7 +44,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo(bundle: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A running `gvvad demo`; leaving asserts that none of its processes is left."""
     command = [sys.executable, "-m", "server", "demo", *arguments]
-    environ = os.environ | {"GVVAD_BUNDLE": str(bundle)}
+    # A killed demo cannot sweep up: keep what it leaves below the test's own directory.
+    environ = os.environ | {"GVVAD_BUNDLE": str(bundle), "TMPDIR": str(bundle.parent)}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environ, stdout=pipe, stderr=pipe, text=True) as process:
         try:
@@ -88,7 +89,7 @@ def test_one_flash_raises_one_alert_and_everything_is_reported(
     assert report["score"]["min"] == pytest.approx(DARK / 255 / 2, abs=0.02)
     assert 0.6 < report["score"]["max"] < BRIGHT / 255
     assert report["latency_seconds"]["p50"] <= report["latency_seconds"]["p99"] < 2
-    assert stderr.count("ALERT opens") == stderr.count("ALERT closes") == 1
+    assert stderr.count("and goes on, peak score") == 1
     assert report["picture"] == str(out / "demo.png")
     assert_shows_the_flash(out / "demo.png")
 

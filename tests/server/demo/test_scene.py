@@ -74,8 +74,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
 def test_the_event_lies_in_the_second_half_and_leaves_calm_behind(seconds: float) -> None:
     truth = scene_truth(seconds)
     assert truth.event_start_seconds == pytest.approx(0.45 * seconds)
-    assert truth.event_start_seconds < truth.event_end_seconds <= 0.7 * seconds + 1e-9
-    assert truth.event_end_seconds - truth.event_start_seconds <= 15
+    assert truth.event_end_seconds <= seconds - 1
+    assert 4.5 <= truth.event_end_seconds - truth.event_start_seconds <= 15
 
 
 @pytest.mark.parametrize("seconds", [0.0, 9.9, 121.0, float("nan")])

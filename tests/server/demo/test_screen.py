@@ -39,9 +39,9 @@ def test_a_pipe_gets_one_line_for_everything_that_happens() -> None:
         "    0.0 s  the camera plays the clip",
         "    1.5 s  window   0  score 0.10 ▁  latency 50 ms",
         "    3.1 s  window   1  score 0.90 █  latency 50 ms",
-        "    1.6 s  ALERT opens at score 0.90",
+        "    3.1 s  ALERT from 1.6 s and goes on, peak score 0.90",
         "    4.7 s  window   2  dropped (overload)",
-        "    4.7 s  ALERT closes, peak score 0.90",
+        "    4.7 s  ALERT from 1.6 s to 4.7 s, peak score 0.90",
         "          stream is running",
     ]
 
