@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ example:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = _parser().parse_args(arguments)
+    # Ended by its supervisor or by hand, a run stops its workers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         {"extract": _extract, "train": _train}[options.command](options)
     except (TrainingError, OSError) as error:

@@ -87,10 +87,11 @@ def find_clips(data: Path) -> list[Clip]:
 
 def _clips_of(file: Path, data: Path) -> list[Clip]:
     dataset = file.parent.resolve().name
-    notes = json.loads(file.read_bytes()) if file.is_file() else {}
     prefix = "" if file.parent == data else f"{file.parent.name}/"
     clips = []
-    for name, truth in load_truth(file).items():
+    truths = load_truth(file)
+    notes = json.loads(file.read_bytes())
+    for name, truth in truths.items():
         note = notes[name]
         synthetic = bool(note.get("synthetic", "generated" in dataset))
         source = SYNTHETIC if synthetic else str(note.get("source", dataset))

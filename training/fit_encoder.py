@@ -26,6 +26,10 @@ class MemberScores(nn.Module):
         self.weight = nn.Parameter(torch.randn(members, embedding))
         self.bias = nn.Parameter(torch.zeros(members))
 
+    def mean_score(self) -> tuple[Tensor, Tensor]:
+        """The members' mean logit as one linear score of the feature: weight (D,), bias ()."""
+        return self.weight.detach().flatten() / len(self.bias), self.bias.detach().mean()
+
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, members, embedding) to logits (B, members)."""
         return (embeddings * self.weight).sum(2) + self.bias

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from training.encoder import Encoder
-from training.fit_encoder import WindowDraw, features
+from training.fit_encoder import ScoredEncoder, WindowDraw, features
 from training.fitting import ClipDraw, Fit
 from training.head import CausalHead, HeadState
 from training.losses import (
@@ -33,7 +33,7 @@ _CALIBRATION_STREAMS = 64
 
 def fit_head(
     pool: Pool,
-    encoder: Encoder,
+    scored: ScoredEncoder,
     clips: Sequence[int],
     recipe: Recipe,
     seed: int,
@@ -44,14 +44,15 @@ def fit_head(
 
     Args:
         pool: all windows.
-        encoder: fitted on no other clips than `clips`.
+        scored: encoder fitted on no other clips than `clips`, whose own scores the
+            head starts from.
         clips: indices of the clips that may be seen.
         recipe: what to make.
         seed: of every random choice.
         mates: normal clips of the same scene, by name.
         tick: called after every step.
     """
-    part = recipe.head
+    part, encoder = recipe.head, scored.encoder
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     usable = WindowDraw(pool).usable(clips)
@@ -60,6 +61,7 @@ def fit_head(
     variants = [features(encoder, pool.seen)]
     variants += [features(encoder, augment(pool.seen, rng)) for _ in range(part.variants - 1)]
     head = CausalHead(part.spec(encoder.spec.feature_dim))
+    head.start_from(*scored.scores.mean_score())
     streams = [splicer.draw(draw, rng) for _ in range(_CALIBRATION_STREAMS)]
     head.calibrate(_padded([variants[0][stream.rows] for stream in streams]))
     fit = Fit(head, part.steps, (part.learning_rate, part.weight_decay, part.average))

@@ -7,7 +7,9 @@ parallel form for training; `HeadStep` is the same arithmetic one window at a
 time, with BatchNorm folded away, as it is exported.
 
 Deviations from LAP: no captions, hence one modality; BatchNorm frozen from
-calibration on; the mean over all T becomes a mean with half-life.
+calibration on; the mean over all T becomes a mean with half-life; a direct
+linear term, from which training starts, so that the temporal network learns
+what the window alone does not say.
 """
 
 from __future__ import annotations
@@ -108,6 +110,7 @@ class CausalHead(nn.Module):
         self.score = nn.Sequential(
             nn.Linear(wide, wide // 2), nn.ReLU(), nn.Dropout(spec.dropout), nn.Linear(wide // 2, 1)
         )
+        self.direct = nn.Linear(wide, 1)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -116,8 +119,17 @@ class CausalHead(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # The memory starts as the identity, as in LAP.
+        # The memory starts as the identity, as in LAP, and the temporal score as nothing.
         nn.init.zeros_(self.expand_norm.weight)
+        last = self.score[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+
+    def start_from(self, weight: Tensor, bias: Tensor) -> None:
+        """Begin as a linear score of the feature: weight (D,), bias ()."""
+        with torch.no_grad():
+            self.direct.weight.copy_(weight[None])
+            self.direct.bias.copy_(bias[None])
 
     def train(self, mode: bool = True) -> CausalHead:
         """Dropout follows `mode`; BatchNorm stays frozen."""
@@ -164,7 +176,8 @@ class CausalHead(nn.Module):
         joined = torch.cat([*parts, memory], 1)
         out_ring = torch.cat([state.conv_out.transpose(1, 2), joined], 2)
         fused = self.fuse_norm(functional.relu(self.fuse(out_ring))).transpose(1, 2)
-        logits = self.score(self.dropout(fused + features)).squeeze(2)
+        temporal = self.score(self.dropout(fused + features))
+        logits = (temporal + self.direct(features)).squeeze(2)
         after = HeadState(
             ring[:, -CONV_IN_WINDOWS:],
             out_ring[..., -CONV_OUT_WINDOWS:].transpose(1, 2),
@@ -208,7 +221,7 @@ class HeadStep(nn.Module):
         self.spec = head.spec
         self.dilated = head.dilated
         self.squeeze, self.theta, self.phi, self.g = head.squeeze, head.theta, head.phi, head.g
-        self.fuse, self.score = head.fuse, head.score
+        self.fuse, self.score, self.direct = head.fuse, head.score, head.direct
         affines = [_affine(norm) for norm in head.dilated_norm]
         self.register_buffer("dilated_gain", torch.cat([gain for gain, _ in affines]))
         self.register_buffer("dilated_shift", torch.cat([shift for _, shift in affines]))
@@ -245,7 +258,7 @@ class HeadStep(nn.Module):
         memory, attn, count = self._remember(feature, attn, count)
         out_ring = torch.cat([conv_out, torch.cat([scaled, memory], 1).unsqueeze(1)], 1)
         fused = functional.relu(_taps(self.fuse, out_ring, 1)) * self.fuse_gain + self.fuse_shift
-        score = torch.sigmoid(self.score(fused + feature)).squeeze(1)
+        score = torch.sigmoid(self.score(fused + feature) + self.direct(feature)).squeeze(1)
         return score, ring[:, 1:], out_ring[:, 1:], attn, count
 
     def _remember(

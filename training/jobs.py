@@ -1,7 +1,7 @@
 """The fits of a run, shared among worker processes.
 
-Every fit runs on one thread, so that its outcome depends neither on how many
-workers there are nor on what else the machine does.
+Every fit runs on one thread of torch, so that its outcome does not depend on
+how many workers there are.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import tempfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -33,13 +34,8 @@ def run_fits(run: Run, fits: list[int], workers: int, tick: Callable[[int], None
         TrainingError: a fit's clips are all of one label.
     """
     if workers == 1 or len(fits) == 1:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            for fit in fits:
-                run_fit(run, fit, lambda: tick(1))
-        finally:
-            torch.set_num_threads(before)
+        for fit in fits:
+            run_fit(run, fit, lambda: tick(1))
         return
     with tempfile.TemporaryDirectory(prefix=".run-", dir=run.folder) as scratch:
         path = Path(scratch) / "run.pt"
@@ -50,8 +46,9 @@ def run_fits(run: Run, fits: list[int], workers: int, tick: Callable[[int], None
 def _share(path: Path, fits: list[int], workers: int, tick: Callable[[int], None]) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
-        steps = manager.Queue()
-        with ProcessPoolExecutor(min(workers, len(fits)), context, _begin, (path, steps)) as pool:
+        steps, stop = manager.Queue(), manager.Event()
+        begin = (path, steps, stop)
+        with ProcessPoolExecutor(min(workers, len(fits)), context, _begin, begin) as pool:
             pending = {pool.submit(_work, fit) for fit in sorted(fits, key=_longest_first)}
             try:
                 while pending:
@@ -60,8 +57,8 @@ def _share(path: Path, fits: list[int], workers: int, tick: Callable[[int], None
                     for future in done:
                         future.result()
             finally:
-                for future in pending:
-                    future.cancel()
+                stop.set()
+                pool.shutdown(cancel_futures=True)
 
 
 def _longest_first(fit: int) -> int:
@@ -83,14 +80,22 @@ class _Worker:
 
     run: Run
     steps: queue.Queue[int]
+    stop: threading.Event
 
 
-def _begin(path: Path, steps: queue.Queue[int]) -> None:
+def _begin(path: Path, steps: queue.Queue[int], stop: threading.Event) -> None:
     torch.set_num_threads(1)
     # The windows stay in the file: all workers share its pages.
     _Worker.run = torch.load(path, mmap=True, weights_only=False)
     _Worker.steps = steps
+    _Worker.stop = stop
 
 
 def _work(fit: int) -> None:
-    run_fit(_Worker.run, fit, lambda: _Worker.steps.put(1))
+    run_fit(_Worker.run, fit, _tick)
+
+
+def _tick() -> None:
+    _Worker.steps.put(1)
+    if _Worker.stop.is_set():
+        raise KeyboardInterrupt

@@ -112,7 +112,7 @@ def fit(
 ) -> tuple[ScoredEncoder, CausalHead]:
     """Encoder, then head, on the given clips alone."""
     scored = fit_encoder(run.pool, clips, run.recipe, seed, tick)
-    head = fit_head(run.pool, scored.encoder, clips, run.recipe, seed, run.mates, tick)
+    head = fit_head(run.pool, scored, clips, run.recipe, seed, run.mates, tick)
     return scored, head
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from training.checkpoint import WEIGHTS, Checkpoint, Detector, Provenance
 from training.clips import TrainingError
 from training.extract import Extraction, StoredClip, read_extraction
@@ -66,6 +68,8 @@ def train(places: Places, recipe: Recipe, workers: int, progress: Progress) -> R
     Raises:
         TrainingError: the clips cannot be trained on.
     """
+    # On several threads nets this small mostly wait, and the thread count decides their last bits.
+    torch.set_num_threads(1)
     extraction = read_extraction(places.windows).without(recipe.leave_out)
     _check_labels(extraction)
     places.folder.mkdir(parents=True, exist_ok=True)

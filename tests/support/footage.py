@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from tests.support.clips import write_clip
 
@@ -64,10 +65,6 @@ def make_footage(folder: Path, sources: int = 4) -> Path:
 
 
 def write_recipe(path: Path, **changes: object) -> Path:
-    """The tiny recipe; `changes` replace top-level values."""
-    lines = RECIPE
-    for key, value in changes.items():
-        lines += f"{key}: {json.dumps(value)}\n"
-        lines = lines.replace(f"\n{key}: ", f"\n# {key}: ", 1)
-    path.write_text(lines)
+    """The tiny recipe; `changes` replace or add top-level values."""
+    path.write_text(yaml.safe_dump(yaml.safe_load(RECIPE) | changes))
     return path

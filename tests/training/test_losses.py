@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -36,7 +38,7 @@ def test_a_bag_score_falls_from_the_highest_to_the_mean_as_k_grows(scores: np.nd
     found = [top_k_bag_score(torch.from_numpy(scores), k).numpy() for k in range(1, 8)]
     np.testing.assert_array_equal(found[0], scores.max(1))
     np.testing.assert_allclose(found[-1], scores.mean(1))
-    assert all((a >= b - 1e-12).all() for a, b in zip(found, found[1:], strict=False))
+    assert all((a >= b - 1e-12).all() for a, b in itertools.pairwise(found))
 
 
 @given(bags, st.integers(1, 7), st.integers(0, 6))
