@@ -1,0 +1,80 @@
+"""README promises nothing that is not there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+MODULES = {"gvvad": "server", "gvvad-train": "training", "gvvad-export": "export"}
+SUBCOMMAND = re.compile(r"[a-z]+")
+
+
+def console_lines() -> list[list[str]]:
+    """Words of every line in a code block that runs one of our programs."""
+    blocks = [line[4:] for line in README.splitlines() if line.startswith("    ")]
+    found = (re.search(r"(?:^|\| |^[A-Z_]+=\S+ )(gvvad(?:-\w+)? .+)", line) for line in blocks)
+    return [match[1].split() for match in found if match]
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Program and subcommands of those lines, each once."""
+    found = set()
+    for program, *words in console_lines():
+        depth = 2 if words[0] == "streams" else 1
+        found.add((program, *(word for word in words[:depth] if SUBCOMMAND.fullmatch(word))))
+    return sorted(found)
+
+
+def help_of(command: tuple[str, ...]) -> str:
+    program, *words = command
+    finished = subprocess.run(
+        [sys.executable, "-m", MODULES[program], *words, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_exists_and_knows_the_flags_that_are_shown(command: tuple[str, ...]) -> None:
+    text = help_of(command)
+    for program, *words in console_lines():
+        if (program, *words[: len(command) - 1]) == command:
+            unknown = [word for word in words if word.startswith("--") and word not in text]
+            assert unknown == []
+
+
+def test_every_make_target_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"demo", "test"} <= targets
+    missing = [name for name in targets if not re.search(rf"^{name}:", makefile, re.MULTILINE)]
+    assert missing == []
+
+
+def test_every_link_and_every_folder_of_the_file_map_is_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    folders = re.findall(r"^\| `([^`]+)` \|", README, re.MULTILINE)
+    assert len(folders) >= 6
+    missing = [name for name in links + folders if not (ROOT / name).exists()]
+    assert missing == []
+
+
+def test_every_metric_is_one_that_the_server_has() -> None:
+    names = set(re.findall(r"\bgvvad_[a-z_]+", README))
+    telemetry = (ROOT / "server" / "telemetry.py").read_text()
+    unknown = [name for name in names if name.removesuffix("_total") not in telemetry]
+    assert names
+    assert unknown == []
+
+
+def test_the_picture_is_small() -> None:
+    assert (ROOT / "server" / "demo" / "example.png").stat().st_size < 150_000
