@@ -14,6 +14,9 @@ from enum import Enum
 CLOSE_RATIO = 0.8
 """Default close threshold as a share of the open threshold."""
 
+MIN_DURATION_SECONDS = 1.0
+"""Default minimum duration: one window over the threshold is not an event yet."""
+
 
 class AlertState(Enum):
     """Whether an alert still goes on."""

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from server.alerts import CLOSE_RATIO, AlertPolicy
+from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS, AlertPolicy
 from server.bundle import DEFAULT_BUNDLE, Bundle, file_sha256, load_bundle
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from server.metrics import (
@@ -163,7 +163,7 @@ def backtest(place: Path, bundle: Bundle, console: Console) -> BacktestReport:
     detector = OnnxDetector(bundle, EngineOptions())
     detector.warm_up(1)
     threshold = bundle.manifest.threshold.value
-    policy = AlertPolicy(threshold, CLOSE_RATIO * threshold, min_duration_seconds=0.0)
+    policy = AlertPolicy(threshold, CLOSE_RATIO * threshold, MIN_DURATION_SECONDS)
     trained_on = frozenset(bundle.manifest.training.clips)
     started = time.monotonic()
     replays = track(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS
 from server.bundle import DEFAULT_BUNDLE
 from server.ingest.access import LOOPBACK, Network
 
@@ -149,8 +150,8 @@ class AlertSettings(_Group):
         min_duration_seconds: capture time an event must span to become an alert.
     """
 
-    close_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
-    min_duration_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0
+    close_ratio: Annotated[float, Field(gt=0, le=1)] = CLOSE_RATIO
+    min_duration_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = MIN_DURATION_SECONDS
 
 
 class StoreSettings(_Group):
