@@ -151,7 +151,9 @@ class AlertSettings(_Group):
     """
 
     close_ratio: Annotated[float, Field(gt=0, le=1)] = CLOSE_RATIO
-    min_duration_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = MIN_DURATION_SECONDS
+    min_duration_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = (
+        MIN_DURATION_SECONDS
+    )
 
 
 class StoreSettings(_Group):
