@@ -8,7 +8,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from server.alerts import CLOSE_RATIO
+from server.alerts import (
+    CLOSE_RATIO,
+    MIN_DURATION_SECONDS,
+    AlertMachine,
+    AlertPolicy,
+    ScoredSpan,
+)
 from server.metrics import average_precision, frame_scores, roc_auc
 from training.clips import Clip
 
@@ -78,15 +84,24 @@ def pick_threshold(clips: Sequence[ClipScores], false_positive_rate: float) -> f
     return float(np.quantile(normal, 1 - false_positive_rate, method="higher"))
 
 
-def opened_events(scores: Sequence[float], threshold: float) -> int:
-    """Events that a stream of scores opens, with the server's default hysteresis."""
-    opened, is_open = 0, False
-    for score in scores:
-        if not is_open and score >= threshold:
-            opened, is_open = opened + 1, True
-        elif is_open and score < threshold * CLOSE_RATIO:
-            is_open = False
-    return opened
+def false_events(clip: ClipScores, threshold: float, window_seconds: float) -> int:
+    """Alerts that the server would raise on a normal clip by its default policy.
+
+    Args:
+        clip: a normal clip.
+        threshold: to open; the server's default share of it to close.
+        window_seconds: first to last frame of a window.
+    """
+    policy = AlertPolicy(threshold, threshold * CLOSE_RATIO, MIN_DURATION_SECONDS)
+    machine = AlertMachine(clip.clip.name, "", policy)
+    alerts = set()
+    for sequence, (first_frame, score) in enumerate(
+        zip(clip.first_frames, clip.scores, strict=True)
+    ):
+        start_seconds = first_frame / clip.clip.truth.fps
+        span = ScoredSpan(sequence, start_seconds, start_seconds + window_seconds, score, False)
+        alerts |= {alert.alert_id for alert in machine.push(span)}
+    return len(alerts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +112,13 @@ class Report:
         clips: every clip's scores.
         false_positive_rate: share of normal windows that the threshold lets through.
         threshold: in [0, 1].
+        window_seconds: first to last frame of a window.
     """
 
     clips: tuple[ClipScores, ...]
     false_positive_rate: float
     threshold: float
+    window_seconds: float
 
     @property
     def judged(self) -> list[ClipScores]:
@@ -163,7 +180,9 @@ class Report:
             auc=figures(clips, SCORERS["head"]).auc,
             baseline_auc=figures(clips, SCORERS["baseline"]).auc,
             detected=sum(max(c.scores) >= self.threshold for c in clips if c.clip.anomalous),
-            false_events=sum(opened_events(clip.scores, self.threshold) for clip in normal),
+            false_events=sum(
+                false_events(clip, self.threshold, self.window_seconds) for clip in normal
+            ),
             normal_minutes=sum(c.clip.truth.frames / c.clip.truth.fps for c in normal) / 60,
         )
 
@@ -189,7 +208,9 @@ SCORERS: dict[str, Values] = {
 }
 
 
-def report(clips: Sequence[ClipScores], false_positive_rate: float) -> Report:
+def report(
+    clips: Sequence[ClipScores], false_positive_rate: float, window_seconds: float
+) -> Report:
     """Figures of out-of-fold scores, with the threshold chosen from them."""
     threshold = pick_threshold(clips, false_positive_rate)
-    return Report(tuple(clips), false_positive_rate, threshold)
+    return Report(tuple(clips), false_positive_rate, threshold, window_seconds)

@@ -53,8 +53,9 @@ class Run:
 
 
 def fingerprint(manifest_sha256: str, recipe: Recipe) -> str:
-    """Hash of all that decides a run's outcome."""
-    return hashlib.sha256(f"{manifest_sha256} {recipe.model_dump_json()}".encode()).hexdigest()
+    """Hash of all that decides a run's fits; the threshold is chosen after them."""
+    fitted = recipe.model_dump_json(exclude={"name", "false_positive_rate"})
+    return hashlib.sha256(f"{manifest_sha256} {fitted}".encode()).hexdigest()
 
 
 def run_fit(run: Run, which: int, tick: Callable[[], None]) -> None:

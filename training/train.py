@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from server.contract import WINDOW_FRAMES
 from training.checkpoint import WEIGHTS, Checkpoint, Detector, Provenance
 from training.clips import TrainingError
 from training.extract import Extraction, StoredClip, read_extraction
@@ -80,7 +81,8 @@ def train(places: Places, recipe: Recipe, workers: int, progress: Progress) -> R
     progress.steps(total_steps(recipe) * (recipe.folds + 1 - len(missing)) // (recipe.folds + 1))
     if missing:
         run_fits(run, missing, workers, progress.steps)
-    found = report(out_of_fold(run), recipe.false_positive_rate)
+    window_seconds = (WINDOW_FRAMES - 1) / recipe.fps
+    found = report(out_of_fold(run), recipe.false_positive_rate, window_seconds)
     (places.folder / METRICS).write_text(json.dumps(found.to_json(), indent=1) + "\n")
     _checkpoint(run, extraction, found).describe(places.folder)
     return found

@@ -96,14 +96,15 @@ def test_the_manifest_says_what_was_trained_on(made: Made, bundle: Bundle) -> No
     assert "out-of-fold" in bundle.manifest.threshold.chosen
 
 
+@pytest.mark.long
 def test_the_same_commands_make_the_same_bundle(made: Made, tmp_path: Path) -> None:
     """Also with other workers: nothing but data, recipe and code decides the outcome."""
     assert made.train(tmp_path / "run", 2) == 0
     for name in (WEIGHTS, "metrics.json", "checkpoint.json"):
         assert (tmp_path / "run" / name).read_bytes() == (made.run / name).read_bytes()
-    arguments = ["bundle", "--checkpoint", str(made.run), "--out", str(tmp_path / "again")]
-    assert export(arguments) == 0
-    assert load_bundle(tmp_path / "again").bundle_id == load_bundle(made.bundle).bundle_id
+    again = tmp_path / "again"
+    assert export(["bundle", "--checkpoint", str(tmp_path / "run"), "--out", str(again)]) == 0
+    assert load_bundle(again).bundle_id == load_bundle(made.bundle).bundle_id
 
 
 def test_a_run_goes_on_where_it_stopped(made: Made, tmp_path: Path) -> None:

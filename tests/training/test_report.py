@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from server.truth import ClipTruth
 from training.clips import Clip
-from training.report import ClipScores, figures, opened_events, pick_threshold, report
+from training.report import ClipScores, false_events, figures, pick_threshold, report
 
 
 def scored(source: str, scores: list[float], *, anomalous: bool, dataset: str = "d") -> ClipScores:
@@ -32,7 +32,7 @@ CLIPS = [
 
 
 def test_figures_count_frames_of_mixed_datasets_only() -> None:
-    found = report(CLIPS, 0.1)
+    found = report(CLIPS, 0.1, 1.5)
     # Frames: anomalous 16 at .9, .6, .7 each; normal 16 at .4, .65 and 48 lower: 14 of 15 pairs.
     assert found.metrics()["oof_head_frame_auc"] == pytest.approx(14 / 15, abs=1e-4)
     assert found.metrics()["oof_head_frame_auc_without_normal_sources"] == pytest.approx(
@@ -43,7 +43,7 @@ def test_figures_count_frames_of_mixed_datasets_only() -> None:
 
 
 def test_a_source_of_one_label_has_no_auc() -> None:
-    calm = next(line for line in report(CLIPS, 0.1).sources() if line.source == "calm")
+    calm = next(line for line in report(CLIPS, 0.1, 1.5).sources() if line.source == "calm")
     assert calm.auc is None
     assert calm.normal_minutes == pytest.approx(4.8 / 60)
     assert figures([], lambda clip: clip.scores).auc is None
@@ -67,8 +67,17 @@ def test_anomalous_clips_do_not_move_the_threshold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "events"),
-    [([0.1, 0.2], 0), ([0.5, 0.5, 0.5], 1), ([0.5, 0.45, 0.5], 1), ([0.5, 0.3, 0.5], 2)],
+    ("scores", "window_seconds", "events"),
+    [
+        ([0.1, 0.2], 1.5, 0),
+        ([0.5, 0.5, 0.5], 1.5, 1),
+        ([0.5, 0.45, 0.5], 1.5, 1),
+        ([0.5, 0.3, 0.5], 1.5, 2),
+        ([0.5, 0.3, 0.5], 0.6, 0),
+        ([0.5, 0.5, 0.3], 0.6, 1),
+    ],
 )
-def test_an_event_closes_only_below_the_hysteresis(scores: list[float], events: int) -> None:
-    assert opened_events(scores, 0.5) == events
+def test_false_events_follow_the_servers_policy(
+    scores: list[float], window_seconds: float, events: int
+) -> None:
+    assert false_events(scored("a", scores, anomalous=False), 0.5, window_seconds) == events
