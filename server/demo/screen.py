@@ -19,7 +19,8 @@ from server.scoring import WindowScore
 from server.views import ModelInfo
 
 BARS = "▁▂▃▄▅▆▇█"
-_CURVE_WINDOWS, _CURVE_ROWS = 30, 4
+_CURVE_ROWS = 4
+_PANEL_COLUMNS = 4  # that the panel's frame takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class LiveScreen:
 
     def __init__(self, console: Console, programme: Programme, model: ModelInfo) -> None:
         self._programme, self._model = programme, model
+        self._columns = console.width - _PANEL_COLUMNS
         self._live = Live(console=console, auto_refresh=False)
         self._live.start()
 
@@ -134,12 +136,12 @@ class LiveScreen:
         threshold = self._model.threshold
         curve = Text("\n")
         for row in reversed(range(_CURVE_ROWS)):
-            for window in record.windows[-_CURVE_WINDOWS:]:
+            for window in record.windows[-self._columns :]:
                 if window.score is None:
-                    curve.append(" · " if row == 0 else "   ", style="yellow")
+                    curve.append("·" if row == 0 else " ", style="yellow")
                 else:
                     style = "red" if window.score >= threshold else "cyan"
-                    curve.append(f"{_cell(window.score, row) * 2} ", style=style)
+                    curve.append(_cell(window.score, row), style=style)
             curve.append("\n")
         curve.append(f"alert from score {threshold:.2f}\n", style="dim")
         return curve

@@ -8,6 +8,7 @@ import pytest
 
 from server.alerts import AlertPolicy
 from server.bundle import DEFAULT_BUNDLE, load_bundle
+from server.contract import WINDOW_FRAMES
 from server.demo.scene import render_scene
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from server.replay import replay
@@ -28,7 +29,7 @@ def test_the_scene_raises_one_alert_during_its_event(
     (replayed,) = replay([clip], bundle, detector, policy)
     assert len(replayed.alerts) == 1, replayed.scores
     alert = replayed.alerts[0]
-    window_seconds = 1.6
+    window_seconds = WINDOW_FRAMES / (bundle.manifest.window.fps or 25.0)
     assert truth.event_start_seconds - window_seconds < alert.start_seconds
     assert alert.start_seconds < truth.event_end_seconds
     assert truth.event_start_seconds < alert.peak_seconds

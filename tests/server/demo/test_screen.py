@@ -52,7 +52,7 @@ def test_a_terminal_shows_score_curve_latency_drops_and_alerts() -> None:
     play(LiveScreen(console, Programme("a test", 30.0), MODEL))
     last = output.getvalue().rpartition("a test")[2]
     curve = [line.strip("│ ") for line in last.splitlines()[4:8]]
-    assert curve == ["▅▅", "██", "██", "▃▃ ██  ·"]
+    assert curve == ["▅", "█", "█", "▃█·"]
     assert "alert from score 0.50" in last
     assert "ALERT from 1.6 s to 4.7 s, peak score 0.90" in last
     assert "means · onnxruntime fp32 on cpu" in last
