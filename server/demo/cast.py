@@ -18,23 +18,24 @@ from server.demo.plaza import Points
 
 WALK_SPEED = 0.95
 RUN_SPEED = 5.0
+_LUNGE_SPEED = 8.0
 """Metres a second."""
 
 _STRIDE_METRES = 1.35
 _FIGHT_CENTRE = np.array([0.3, 6.9])
-_KNOT_SECONDS = 0.24
+_KNOT_SECONDS = 0.15
 _CHAOS = 11  # angles of a pose
 _RISE_SECONDS = 1.6
 _TURN_SECONDS = 0.25
 
 _LOOKS = (
-    Look((72, 76, 96), (48, 50, 60), (40, 32, 28)),
-    Look((136, 74, 66), (58, 60, 74), (58, 44, 34), 1.04),
-    Look((150, 112, 44), (72, 68, 62), (36, 30, 28)),
-    Look((52, 78, 72), (82, 80, 86), (70, 54, 40), 0.97),
-    Look((60, 58, 64), (70, 80, 104), (34, 28, 26), 1.05),
-    Look((118, 104, 84), (54, 52, 56), (84, 70, 56), 0.94),
-    Look((92, 84, 112), (62, 58, 60), (48, 38, 34)),
+    Look((50, 53, 67), (34, 35, 42), (40, 32, 28)),
+    Look((95, 52, 46), (41, 42, 52), (58, 44, 34), 1.04),
+    Look((105, 78, 31), (50, 48, 43), (36, 30, 28)),
+    Look((36, 55, 50), (57, 56, 60), (70, 54, 40), 0.97),
+    Look((42, 41, 45), (49, 56, 73), (34, 28, 26), 1.05),
+    Look((83, 73, 59), (38, 36, 39), (84, 70, 56), 0.94),
+    Look((64, 59, 78), (43, 41, 42), (48, 38, 34)),
 )
 # X, Z where each walks to and fro while all is calm; the first five will fight.
 _BEATS = (
@@ -223,12 +224,12 @@ def _brawl_about(way: _Way, rng: np.random.Generator, index: int, until_seconds:
     """Rush in, then shove to and fro around the middle."""
     angle = 2 * math.pi * index / _FIGHTERS
     while way.seconds[-1] < until_seconds - 1e-6:
-        reach = rng.uniform(0.25, 1.25)
+        reach = rng.uniform(0.3, 1.7)
         angle += rng.normal(0, 0.6)
         spot = _FIGHT_CENTRE + reach * np.array([1.25 * math.cos(angle), 0.7 * math.sin(angle)])
         distance = float(np.hypot(*(spot - way.places[-1])))
         speed = RUN_SPEED if distance > 2.5 else max(0.3, distance / _KNOT_SECONDS)
-        way.go(spot, min(RUN_SPEED, speed), until_seconds)
+        way.go(spot, min(_LUNGE_SPEED, speed), until_seconds)
 
 
 def _leave(way: _Way, rng: np.random.Generator, index: int, until_seconds: float) -> None:
