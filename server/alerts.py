@@ -14,8 +14,8 @@ from enum import Enum
 CLOSE_RATIO = 0.8
 """Default close threshold as a share of the open threshold."""
 
-MIN_DURATION_SECONDS = 1.0
-"""Default minimum duration: one window over the threshold is not an event yet."""
+MIN_DURATION_SECONDS = 2.0
+"""Default minimum duration: one window of the embedded default is not an event yet."""
 
 
 class AlertState(Enum):
