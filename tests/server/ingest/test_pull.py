@@ -77,11 +77,13 @@ def test_capture_time_follows_the_cameras_own_clock(watched: Recorder) -> None:
 
 
 def test_frames_are_counted_once_a_second(watched: Recorder) -> None:
-    second, third = watched.of("tcp", FrameStats)[1:3]
-    assert second.frames + third.frames == pytest.approx(50, abs=10)
-    assert second.windows + third.windows in (2, 3, 4)
-    assert 0 < second.decode_seconds + second.preprocess_seconds < 1
-    assert 0 < third.last_frame_seconds - second.last_frame_seconds < 2
+    first, *rest = watched.of("tcp", FrameStats)
+    span_seconds = rest[-1].last_frame_seconds - first.last_frame_seconds
+    # Opening brings a burst and a busy machine another: a third is the room for them.
+    assert sum(one.frames for one in rest) / span_seconds == pytest.approx(25, rel=1 / 3)
+    assert sum(one.windows for one in rest) >= 2
+    assert all(one.decode_seconds + one.preprocess_seconds > 0 for one in rest)
+    assert len(rest) <= span_seconds + 1
 
 
 def test_a_wrong_password_parks_the_stream_until_it_is_changed(guarded: RtspServer) -> None:
