@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 import torch
 from torch import nn
 
@@ -60,6 +61,17 @@ def _export(
             external_data=False,
             verbose=False,
         )
+    _forget_origins(path)
+
+
+def _forget_origins(path: Path) -> None:
+    """Remove the exporter's notes: each node carries the source paths of the machine it ran on."""
+    model = onnx.load(path)
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, path)
 
 
 @contextlib.contextmanager

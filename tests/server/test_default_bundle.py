@@ -47,6 +47,13 @@ def test_it_fits_and_says_where_it_comes_from(bundle: Bundle) -> None:
     assert manifest.training.metrics
 
 
+@pytest.mark.parametrize("name", ["bundle.json", "encoder.onnx", "head.onnx"])
+def test_it_holds_no_paths_of_the_machine_that_made_it(name: str) -> None:
+    content = (DEFAULT_BUNDLE / name).read_bytes()
+    assert b".py" not in content
+    assert b"site-packages" not in content
+
+
 def test_features_have_the_norm_that_the_manifest_says(
     bundle: Bundle, detector: OnnxDetector, images: np.ndarray
 ) -> None:
