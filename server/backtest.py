@@ -159,7 +159,7 @@ def backtest(place: Path, bundle: Bundle, console: Console) -> BacktestReport:
         EngineError: the engine cannot run.
     """
     root, paths = find_clips(place)
-    truths = _truths(root)
+    truths = _truths(root) if place.is_dir() else _own_truth(place)
     detector = OnnxDetector(bundle, EngineOptions())
     detector.warm_up(1)
     threshold = bundle.manifest.threshold.value
@@ -228,6 +228,13 @@ def _truths(root: Path) -> dict[Path, ClipTruth]:
                 raise TruthError(f"{path} names {name}, which is not there; add it or remove it")
             truths[clip] = truth
     return truths
+
+
+def _own_truth(clip: Path) -> dict[Path, ClipTruth]:
+    """Truth of one clip, where the file beside it has an entry for it."""
+    beside = clip.parent / TRUTH_FILE
+    truth = load_truth(beside).get(clip.name) if beside.is_file() else None
+    return {} if truth is None else {clip.resolve(): truth}
 
 
 def _report(

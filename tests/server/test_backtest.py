@@ -119,6 +119,17 @@ def test_truth_about_a_clip_that_is_not_there_is_refused(folder: Path, bundle: B
         run_backtest_command(folder, bundle.directory, as_json=True)
 
 
+def test_one_clip_takes_its_own_truth_and_nobody_elses(
+    folder: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "short.mp4").unlink()  # its entry beside event.mp4 concerns nobody here
+    (folder / "sub" / "ground_truth.json").write_text("not for event.mp4, nor JSON")
+    report = run_json(folder / "event.mp4", bundle, capsys)
+    assert report["code"] == 0
+    assert list(report["clips"]) == ["event.mp4"]
+    assert report["unseen"]["auc"] == 1.0
+
+
 def test_a_folder_without_clips_is_refused(tmp_path: Path, bundle: Bundle) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no clip"):
