@@ -84,7 +84,8 @@ def _draw_scores(axes: Axes, record: Record, plot: Plot) -> None:
     axes.set(ylim=(-0.06, 1.02), xlabel="seconds since the first frame", ylabel="score")
     axes.margins(x=0.01)
     axes.set_title(plot.title, loc="left", fontweight="bold")
-    axes.legend(loc="upper right", frameon=False, ncols=3)
+    # Beside the title, where no score can lie under it.
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
 
 
