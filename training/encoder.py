@@ -1,10 +1,10 @@
 """The embedded encoder: 16 frames to one feature, by motion alone.
 
-Two kinds of members look at the same motion: small convolutional nets at maps
-of temporal differences and of local optical flow, and one linear layer at
-percentiles of the difference (the classical baseline). Their unit embeddings
-stand side by side in the feature. Appearance is left out on purpose: with few
-cameras to learn from, a net that sees it learns the cameras.
+Several small convolutional nets look at maps of temporal differences and of
+local optical flow. Each was fitted on draws of its own, since one alone depends
+much on chance; their unit embeddings stand side by side in the feature.
+Appearance is left out on purpose: with few cameras to learn from, a net that
+sees it learns the cameras.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from server.contract import WINDOW_FRAMES
 MAP_CHANNELS = 8
 MAP_STRIDE = 4
 STEPS = WINDOW_FRAMES - 1
-STATISTICS = 10
 
 _LUMA = (0.299, 0.587, 0.114)
 _ENERGY_UNIT = 0.01
 _FLOW_RIDGE = 1e-4
 _FLOW_LIMIT_PIXELS = 4.0
-_TAIL_SHARES = (0.0005, 0.005, 0.02)
+_TAIL_SHARE = 0.005
 _STEPS_MERGED = 3
 _TOP_CELLS = 8
 
@@ -36,9 +35,9 @@ class EncoderSpec:
     """Size of an encoder.
 
     Attributes:
-        members: convolutional members.
+        members: convolutional nets.
         width: channels of a member's first layer.
-        embedding: features a member gives; D = (members + 1) * embedding.
+        embedding: features a member gives; D = members * embedding.
         dropout: in training, on a member's pooled channels.
     """
 
@@ -49,30 +48,20 @@ class EncoderSpec:
 
     @property
     def feature_dim(self) -> int:
-        return (self.members + 1) * self.embedding
+        return self.members * self.embedding
 
 
-@dataclass(frozen=True, slots=True)
-class Motion:
-    """What the members see of B windows.
-
-    Attributes:
-        maps: (B, 15, 8, H/4, W/4). Channels: mean and root mean square of the
-            difference to the frame before, mean difference over 2 and over 4
-            frames, flow right and down in half-size pixels, temporal and
-            spatial gradient. Differences and gradients are of grey in [0, 1].
-        statistics: (B, 10) logarithms of the differences' tails, mean and RMS.
-    """
-
-    maps: Tensor
-    statistics: Tensor
-
-
-def motion(images: Tensor) -> Motion:
+def motion(images: Tensor) -> Tensor:
     """Measure the motion in windows.
 
     Args:
         images: (B, 16, H, W, 3) uint8 RGB, H and W multiples of 4.
+
+    Returns:
+        (B, 15, 8, H/4, W/4) maps. Channels: mean and root mean square of the
+        difference to the frame before, mean difference over 2 and over 4
+        frames, flow right and down in half-size pixels, temporal and spatial
+        gradient. Differences and gradients are of grey in [0, 1].
     """
     grey = _grey(images)
     steps = [grey[:, lag:] - grey[:, :-lag] for lag in (1, 2, 4)]
@@ -82,8 +71,21 @@ def motion(images: Tensor) -> Motion:
         _late(_cells(steps[1].abs()), 1),
         _late(_cells(steps[2].abs()), 3),
     ]
-    maps = torch.stack([*energies, *_flow(grey)], 2)
-    return Motion(maps, torch.cat([_statistics(steps[0]), _statistics(steps[2])], 1))
+    return torch.stack([*energies, *_flow(grey)], 2)
+
+
+def tail(images: Tensor) -> Tensor:
+    """The one-number baseline: the 99.5th percentile of the frame difference.
+
+    Args:
+        images: (B, 16, H, W, 3) uint8 RGB.
+
+    Returns:
+        (B,) in [0, 1], over every second row and column.
+    """
+    grey = _grey(images)
+    thin = (grey[:, 1:] - grey[:, :-1])[:, :, ::2, ::2].abs().flatten(1)
+    return thin.topk(max(1, round(_TAIL_SHARE * thin.shape[1])), 1).values[:, -1]
 
 
 def _grey(images: Tensor) -> Tensor:
@@ -129,17 +131,6 @@ def _flow(grey: Tensor) -> list[Tensor]:
     ]
 
 
-def _statistics(differences: Tensor) -> Tensor:
-    """(B, 5): three upper percentiles on every second row and column, mean, RMS."""
-    thin = differences[:, :, ::2, ::2].abs().flatten(1)
-    counts = [max(1, round(share * thin.shape[1])) for share in _TAIL_SHARES]
-    tail = thin.topk(counts[-1], 1).values
-    tails = torch.stack([tail[:, count - 1] for count in counts], 1)
-    whole = differences.flatten(1)
-    rest = torch.stack([whole.abs().mean(1), (whole * whole).mean(1).sqrt()], 1)
-    return torch.log(torch.cat([tails, rest], 1) + 1e-3)
-
-
 class MapMember(nn.Module):
     """Convolutions over motion maps; time is merged three steps at a time.
 
@@ -160,7 +151,7 @@ class MapMember(nn.Module):
         self.project = nn.Linear(width * 2 * 4, spec.embedding)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, 15, 8, h, w) maps, energies as logarithms, to (B, embedding)."""
+        """(B, 15, 8, h, w) from `scaled` to unit embeddings (B, embedding)."""
         height, width = maps.shape[-2:]
         times = STEPS // _STEPS_MERGED
         merged = maps.reshape(-1, MAP_CHANNELS * _STEPS_MERGED, height, width)
@@ -169,8 +160,7 @@ class MapMember(nn.Module):
         mean = cells.mean(2).unflatten(0, (-1, times))
         change = (top[:, 1:] - top[:, :-1]).abs().mean(1)
         pooled = torch.cat([mean.mean(1), top.mean(1), top.amax(1), change], 1)
-        embedding: Tensor = self.project(self.dropout(pooled))
-        return embedding
+        return functional.normalize(self.project(self.dropout(pooled)), dim=1)
 
 
 def _block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
@@ -188,32 +178,24 @@ class Encoder(nn.Module):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.map_members = nn.ModuleList(MapMember(spec) for _ in range(spec.members))
-        self.statistics_member = nn.Sequential(
-            nn.BatchNorm1d(STATISTICS), nn.Linear(STATISTICS, spec.embedding)
-        )
+        self.members = nn.ModuleList(MapMember(spec) for _ in range(spec.members))
 
     @property
     def feature_scale(self) -> float:
-        return float((self.spec.members + 1) ** 0.5)
+        return float(self.spec.members**0.5)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 16, H, W, 3) uint8 to (B, D) float32 of norm `feature_scale`."""
         return self.describe(motion(images))
 
-    def describe(self, seen: Motion) -> Tensor:
-        """Features (B, D): one unit embedding a member, side by side."""
-        return self.embeddings(seen).flatten(1)
-
-    def embeddings(self, seen: Motion) -> Tensor:
-        """Unit embeddings (B, members + 1, embedding), the statistics' last."""
-        maps = _log_energies(seen.maps)
-        found = [member(maps) for member in self.map_members]
-        found.append(self.statistics_member(seen.statistics))
-        return functional.normalize(torch.stack(found, 1), dim=2)
+    def describe(self, maps: Tensor) -> Tensor:
+        """Features (B, D) of maps: the members' unit embeddings side by side."""
+        logarithms = scaled(maps)
+        return torch.cat([member(logarithms) for member in self.members], 1)
 
 
-def _log_energies(maps: Tensor) -> Tensor:
+def scaled(maps: Tensor) -> Tensor:
+    """Maps as members take them: energies and gradients as logarithms."""
     energy, flow, gradient = maps[:, :, :4], maps[:, :, 4:6], maps[:, :, 6:]
     return torch.cat(
         [torch.log(energy / _ENERGY_UNIT + 1), flow, torch.log(gradient / _ENERGY_UNIT + 1)], 2

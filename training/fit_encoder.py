@@ -1,15 +1,16 @@
-"""Fit the encoder end to end: every member to its own loss, on single windows."""
+"""Fit the encoder end to end: every member to its own draws of single windows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.encoder import Encoder, Motion
+from training.encoder import Encoder, EncoderSpec, MapMember, scaled
 from training.fitting import ClipDraw, Fit
 from training.losses import sample_weights, scaled_mean, smoothed
 from training.pool import Pool, Rows, augment
@@ -18,40 +19,67 @@ from training.recipe import Recipe
 _SCORE_BATCH = 64
 
 
-class MemberScores(nn.Module):
-    """One linear score a member; for fitting and for the encoder's own report only."""
+class ScoredMember(nn.Module):
+    """A member with a linear score; for fitting and for the encoder's own report only."""
 
-    def __init__(self, members: int, embedding: int) -> None:
+    def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(members, embedding))
-        self.bias = nn.Parameter(torch.zeros(members))
+        self.member = MapMember(spec)
+        self.score = nn.Linear(spec.embedding, 1)
+        nn.init.normal_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
 
-    def mean_score(self) -> tuple[Tensor, Tensor]:
-        """The members' mean logit as one linear score of the feature: weight (D,), bias ()."""
-        return self.weight.detach().flatten() / len(self.bias), self.bias.detach().mean()
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """(B, members, embedding) to logits (B, members)."""
-        return (embeddings * self.weight).sum(2) + self.bias
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, 15, 8, h, w) maps to logits (B,)."""
+        logits: Tensor = self.score(self.member(scaled(maps)))
+        return logits.squeeze(1)
 
 
-class ScoredEncoder(nn.Module):
-    """An encoder with its members' scores."""
+@dataclass(frozen=True, slots=True)
+class ScoredEncoder:
+    """An encoder with its members' mean logit as one linear score of the feature.
 
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.scores = MemberScores(encoder.spec.members + 1, encoder.spec.embedding)
+    Attributes:
+        encoder: in evaluation mode.
+        weight: (D,).
+        bias: ().
+    """
 
-    def forward(self, seen: Motion) -> Tensor:
-        logits: Tensor = self.scores(self.encoder.embeddings(seen))
-        return logits
+    encoder: Encoder
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(N, D) to (N,)."""
+        return features @ self.weight + self.bias
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """What members are fitted on: changed windows of drawn clips."""
+
+    pool: Pool
+    windows: WindowDraw
+    draw: ClipDraw
+    recipe: Recipe
+
+    def next(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (B, 15, 8, h, w), smoothed labels (B,), loss weights (B,)."""
+        part = self.recipe.encoder
+        rows = self.windows.batch(self.draw, part.batch, rng)
+        labels = torch.from_numpy(self.pool.anomalous[rows].astype(np.float32))
+        synthetic = np.array([self.pool.clips[clip].synthetic for clip in self.pool.clip[rows]])
+        return (
+            augment(self.pool.maps_of(rows), rng, part.contrast),
+            smoothed(labels, part.label_smoothing),
+            sample_weights(torch.from_numpy(synthetic), self.recipe.synthetic_weight),
+        )
 
 
 def fit_encoder(
     pool: Pool, clips: Sequence[int], recipe: Recipe, seed: int, tick: Callable[[], None]
 ) -> ScoredEncoder:
-    """Train on windows of the given clips, half of them anomalous.
+    """Train on windows of the given clips, half of them anomalous; one member after the other.
 
     Args:
         pool: all windows.
@@ -63,29 +91,38 @@ def fit_encoder(
     Raises:
         TrainingError: the clips are all of one label.
     """
-    part = recipe.encoder
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
-    scored = ScoredEncoder(Encoder(part.spec))
-    # Channels last: convolutions this narrow run in half the time.
-    scored.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fit = Fit(scored, part.steps, (part.learning_rate, part.weight_decay, part.average))
+    spec = recipe.encoder.spec
     windows = WindowDraw(pool)
     draw = ClipDraw(pool.clips, windows.usable(clips), recipe.shares)
-    scored.train()
+    batches = Batches(pool, windows, draw, recipe)
+    fitted = [
+        _fit_member(batches, np.random.default_rng([seed, number]), tick)
+        for number in range(spec.members)
+    ]
+    encoder = Encoder(spec)
+    encoder.members.load_state_dict(nn.ModuleList(one.member for one in fitted).state_dict())
+    weight = torch.cat([one.score.weight.detach()[0] for one in fitted]) / spec.members
+    bias = torch.stack([one.score.bias.detach()[0] for one in fitted]).mean()
+    return ScoredEncoder(encoder.eval(), weight, bias)
+
+
+def _fit_member(
+    batches: Batches, rng: np.random.Generator, tick: Callable[[], None]
+) -> ScoredMember:
+    part = batches.recipe.encoder
+    torch.manual_seed(int(rng.integers(2**31)))
+    member = ScoredMember(part.spec)
+    # Channels last: convolutions this narrow run in half the time.
+    member.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fit = Fit(member, part.steps, (part.learning_rate, part.weight_decay, part.average))
+    member.train()
     for _ in range(part.steps):
-        rows = windows.batch(draw, part.batch, rng)
-        losses = functional.binary_cross_entropy_with_logits(
-            scored(augment(pool.motion_of(rows), rng)),
-            smoothed(_labels(pool, rows), part.label_smoothing)[:, None].expand(
-                -1, part.members + 1
-            ),
-            reduction="none",
-        )
-        fit.step(scaled_mean(losses.sum(1), _weights(pool, rows, recipe.synthetic_weight)))
+        maps, labels, weights = batches.next(rng)
+        losses = functional.binary_cross_entropy_with_logits(member(maps), labels, reduction="none")
+        fit.step(scaled_mean(losses, weights))
         tick()
     fit.finish()
-    return scored
+    return member
 
 
 class WindowDraw:
@@ -109,30 +146,7 @@ class WindowDraw:
         return np.array([rng.choice(self._rows[clip]) for clip in clips])
 
 
-def member_logits(scored: ScoredEncoder, seen: Motion) -> Tensor:
-    """(N, members + 1) in bounded memory."""
-    with torch.inference_mode():
-        return torch.cat([scored(part) for part in _batches(seen)])
-
-
-def features(encoder: Encoder, seen: Motion) -> Tensor:
+def features(encoder: Encoder, maps: Tensor) -> Tensor:
     """(N, D) in bounded memory."""
     with torch.no_grad():
-        return torch.cat([encoder.describe(part) for part in _batches(seen)])
-
-
-def _batches(seen: Motion) -> list[Motion]:
-    size = _SCORE_BATCH
-    return [
-        Motion(seen.maps[first : first + size], seen.statistics[first : first + size])
-        for first in range(0, len(seen.maps), size)
-    ]
-
-
-def _labels(pool: Pool, rows: Rows) -> Tensor:
-    return torch.from_numpy(pool.anomalous[rows].astype(np.float32))
-
-
-def _weights(pool: Pool, rows: Rows, synthetic_weight: float) -> Tensor:
-    synthetic = np.array([pool.clips[clip].synthetic for clip in pool.clip[rows]])
-    return sample_weights(torch.from_numpy(synthetic), synthetic_weight)
+        return torch.cat([encoder.describe(part) for part in torch.split(maps, _SCORE_BATCH)])

@@ -58,10 +58,13 @@ def fit_head(
     usable = WindowDraw(pool).usable(clips)
     draw = ClipDraw(pool.clips, usable, recipe.shares)
     splicer = Splicer(pool, usable, mates, part.longest)
-    variants = [features(encoder, pool.seen)]
-    variants += [features(encoder, augment(pool.seen, rng)) for _ in range(part.variants - 1)]
+    variants = [features(encoder, pool.maps)]
+    for _ in range(part.variants - 1):
+        # A stream is one camera's: its windows are changed alike.
+        changed = augment(pool.maps, rng, recipe.encoder.contrast, pool.cameras)
+        variants.append(features(encoder, changed))
     head = CausalHead(part.spec(encoder.spec.feature_dim))
-    head.start_from(*scored.scores.mean_score())
+    head.start_from(scored.weight, scored.bias)
     streams = [splicer.draw(draw, rng) for _ in range(_CALIBRATION_STREAMS)]
     head.calibrate(_padded([variants[0][stream.rows] for stream in streams]))
     fit = Fit(head, part.steps, (part.learning_rate, part.weight_decay, part.average))
@@ -107,7 +110,7 @@ def _initial_state(head: CausalHead, before: list[Tensor]) -> HeadState:
 
 def _member_mask(encoder: Encoder, dropout: float, rng: np.random.Generator) -> Tensor:
     """(D,) Members left out at random, never all; so that the head leans on none alone."""
-    members, width = encoder.spec.members + 1, encoder.spec.embedding
+    members, width = encoder.spec.members, encoder.spec.embedding
     kept = rng.random(members) >= dropout
     if not kept.any():
         kept[rng.integers(members)] = True

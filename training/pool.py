@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from server.contract import WindowSpec
 from training.clips import Clip, TrainingError
-from training.encoder import Motion, motion
+from training.encoder import motion, tail
 from training.extract import Extraction, StoredClip
 
 Rows = npt.NDArray[np.int64]
@@ -37,7 +37,8 @@ class Pool:
 
     Attributes:
         clips: those that hold a window.
-        seen: motion of every window.
+        maps: (N, 15, 8, h, w) motion of every window.
+        tail: (N,) the one-number baseline of every window.
         clip: (N,) index into `clips`.
         start: (N,) late start; 0 is the window as served.
         first_frame: (N,) source frame of its first slot.
@@ -45,7 +46,8 @@ class Pool:
     """
 
     clips: tuple[Clip, ...]
-    seen: Motion
+    maps: Tensor
+    tail: npt.NDArray[np.float64]
     clip: Rows
     start: Rows
     first_frame: Rows
@@ -56,9 +58,14 @@ class Pool:
         rows = np.flatnonzero(self.clip == clip)
         return [rows[self.start[rows] == start] for start in np.unique(self.start[rows])]
 
-    def motion_of(self, rows: Rows) -> Motion:
-        chosen = torch.from_numpy(rows)
-        return Motion(self.seen.maps[chosen], self.seen.statistics[chosen])
+    @property
+    def cameras(self) -> Rows:
+        """(N,) The source of each window, counted from 0."""
+        sources = {source: n for n, source in enumerate(sorted({c.source for c in self.clips}))}
+        return np.array([sources[clip.source] for clip in self.clips])[self.clip]
+
+    def maps_of(self, rows: Rows) -> Tensor:
+        return self.maps[torch.from_numpy(rows)]
 
 
 def build_pool(
@@ -72,7 +79,8 @@ def build_pool(
         TrainingError: no clip is long enough for a window.
     """
     clips: list[Clip] = []
-    parts: list[Motion] = []
+    maps: list[Tensor] = []
+    tails: list[float] = []
     table: list[tuple[int, int, int, bool]] = []
     for stored in progress(extraction.usable):
         frames = extraction.frames(stored)
@@ -85,38 +93,45 @@ def build_pool(
             for window in frames.windows(spec, late_seconds):
                 anomalous = stored.clip.truth.overlaps(window.first_frame, window.end_frame)
                 table.append((len(clips), start, window.first_frame, anomalous))
-                parts.append(_measure(window.images))
+                images = torch.from_numpy(window.images)[None]
+                maps.append(motion(images))
+                tails.append(float(tail(images)))
         if len(table) > before:
             clips.append(stored.clip)
     if not table:
         raise TrainingError("no clip is long enough for a window of 16 frames; give longer clips")
-    seen = Motion(torch.cat([p.maps for p in parts]), torch.cat([p.statistics for p in parts]))
     clip, start_of, first, labels = (np.array(column) for column in zip(*table, strict=True))
-    return Pool(tuple(clips), seen, clip, start_of, first, labels)
+    return Pool(tuple(clips), torch.cat(maps), np.array(tails), clip, start_of, first, labels)
 
 
-def _measure(images: npt.NDArray[np.uint8]) -> Motion:
-    with torch.inference_mode():
-        return motion(torch.from_numpy(images)[None])
+def augment(
+    maps: Tensor, rng: np.random.Generator, contrast: float, cameras: Rows | None = None
+) -> Tensor:
+    """Mirror, move, stretch and turn the picture, and change its contrast.
 
-
-def augment(seen: Motion, rng: np.random.Generator) -> Motion:
-    """Mirror, move, stretch and turn the picture a little, and change its contrast."""
-    count = len(seen.maps)
-    maps = seen.maps.clone()
-    mirrored = torch.from_numpy(rng.random(count) < 0.5)
+    Args:
+        maps: (N, 15, 8, h, w).
+        rng: of every random choice.
+        contrast: standard deviation of the logarithm of the contrast's factor.
+            A wide one takes the camera's level of motion away as a clue.
+        cameras: (N,) whose windows are changed alike, counted from 0; None for
+            a change of its own each.
+    """
+    cameras = np.arange(len(maps)) if cameras is None else cameras
+    count = int(cameras.max()) + 1
+    mirrored = torch.from_numpy((rng.random(count) < 0.5)[cameras])
+    factors = np.exp(rng.normal(0, contrast, count)).astype(np.float32)[cameras]
+    views = torch.from_numpy(_views(count, rng)[cameras])
+    maps = maps.clone()
     maps[mirrored] = maps[mirrored].flip(4)
     maps[mirrored, :, _FLOW_RIGHT] *= -1
-    contrast = torch.from_numpy(np.exp(rng.normal(0, 0.25, count)).astype(np.float32))
-    maps[:, :, list(_ENERGIES)] *= contrast[:, None, None, None, None]
-    grid = functional.affine_grid(
-        _views(count, rng), [count, 1, *maps.shape[3:]], align_corners=False
-    )
+    maps[:, :, list(_ENERGIES)] *= torch.from_numpy(factors)[:, None, None, None, None]
+    grid = functional.affine_grid(views, [len(maps), 1, *maps.shape[3:]], align_corners=False)
     moved = functional.grid_sample(maps.flatten(1, 2), grid, align_corners=False)
-    return Motion(moved.view_as(maps), seen.statistics + torch.log(contrast)[:, None])
+    return moved.view_as(maps)
 
 
-def _views(count: int, rng: np.random.Generator) -> Tensor:
+def _views(count: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """(count, 2, 3) maps from the new picture's coordinates to the old one's."""
     size = rng.uniform(0.8, 1.2, count)
     stretch = np.exp(rng.uniform(-0.15, 0.15, count))
@@ -125,4 +140,4 @@ def _views(count: int, rng: np.random.Generator) -> Tensor:
     views[:, 0, 0], views[:, 0, 1] = size * stretch * np.cos(turn), -size * np.sin(turn)
     views[:, 1, 0], views[:, 1, 1] = size * np.sin(turn), size / stretch * np.cos(turn)
     views[:, :, 2] = rng.uniform(-0.2, 0.2, (count, 2))
-    return torch.from_numpy(views)
+    return views

@@ -26,7 +26,12 @@ class _Part(BaseModel):
 
 
 class EncoderRecipe(_Part):
-    """The encoder and how it is fitted; members are fitted at once, each to its own loss."""
+    """The encoder and how each of its members is fitted.
+
+    Attributes:
+        contrast: spread of the contrast that training draws, as the standard
+            deviation of its logarithm.
+    """
 
     members: Count
     width: Annotated[int, Field(ge=2, multiple_of=2)]
@@ -37,6 +42,7 @@ class EncoderRecipe(_Part):
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0)]
     label_smoothing: Share
+    contrast: Annotated[float, Field(ge=0, le=3)]
     average: Share
 
     @property

@@ -12,8 +12,7 @@ import torch
 
 from training.checkpoint import WEIGHTS, Detector, saved_fingerprint
 from training.clips import Clip, source_folds
-from training.encoder import Motion
-from training.fit_encoder import ScoredEncoder, features, fit_encoder, member_logits
+from training.fit_encoder import ScoredEncoder, features, fit_encoder
 from training.fit_head import fit_head
 from training.head import CausalHead
 from training.pool import Pool
@@ -22,9 +21,6 @@ from training.report import ClipScores
 
 FINAL = 99
 """Among the fits: the one on every clip; folds are numbered from 0."""
-
-_BASELINE_STATISTIC = 1
-"""Among the encoder's statistics: the 99.5th percentile of the frame difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +116,16 @@ def fit(
 def score_clip(pool: Pool, scored: ScoredEncoder, head: CausalHead, clip: int) -> ClipScores:
     """Score a clip's windows as served, from a zero state."""
     rows = pool.runs(clip)[0]
-    seen: Motion = pool.motion_of(rows)
     with torch.no_grad():
-        scores = torch.sigmoid(head(features(scored.encoder, seen)[None]))[0]
+        found = features(scored.encoder, pool.maps_of(rows))
+        scores = torch.sigmoid(head(found[None]))[0]
+        alone = scored.logits(found)
     return ClipScores(
         pool.clips[clip],
         tuple(int(frame) for frame in pool.first_frame[rows]),
         tuple(scores.tolist()),
-        tuple(member_logits(scored, seen).mean(1).tolist()),
-        tuple(seen.statistics[:, _BASELINE_STATISTIC].tolist()),
+        tuple(alone.tolist()),
+        tuple(pool.tail[rows].tolist()),
     )
 
 

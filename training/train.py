@@ -38,7 +38,8 @@ class Progress:
 
 def total_steps(recipe: Recipe) -> int:
     """Steps of a whole run, folds and final fit."""
-    return (recipe.folds + 1) * (recipe.encoder.steps + recipe.head.steps)
+    encoder = recipe.encoder.members * recipe.encoder.steps
+    return (recipe.folds + 1) * (encoder + recipe.head.steps)
 
 
 @dataclass(frozen=True, slots=True)

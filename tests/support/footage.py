@@ -22,7 +22,7 @@ other_normals: 0.25
 false_positive_rate: 0.1
 leave_out: []
 encoder: {members: 1, width: 4, embedding: 8, dropout: 0.2, steps: 12, batch: 8,
-  learning_rate: 0.01, weight_decay: 0.01, label_smoothing: 0.1, average: 0.5}
+  learning_rate: 0.01, weight_decay: 0.01, label_smoothing: 0.1, contrast: 0.5, average: 0.5}
 head: {half_life_windows: 8.0, dropout: 0.2, member_dropout: 0.2, steps: 6, streams: 4,
   longest: 6, variants: 2, learning_rate: 0.01, weight_decay: 0.01, label_smoothing: 0.1,
   smoothness: 0.01, average: 0.5}

@@ -42,12 +42,35 @@ def test_labels_follow_the_truth(pool: Pool) -> None:
 
 
 def test_augmentation_keeps_shapes_and_repeats_with_its_seed(pool: Pool) -> None:
-    seen = pool.motion_of(np.arange(6))
-    once, twice = (augment(seen, np.random.default_rng(5)) for _ in range(2))
-    assert torch.equal(once.maps, twice.maps)
-    assert once.maps.shape == seen.maps.shape
-    assert not torch.equal(once.maps, seen.maps)
-    assert torch.equal(seen.maps, pool.motion_of(np.arange(6)).maps)
+    seen = pool.maps_of(np.arange(6))
+    once, twice = (augment(seen, np.random.default_rng(5), 0.5) for _ in range(2))
+    assert torch.equal(once, twice)
+    assert once.shape == seen.shape
+    assert not torch.equal(once, seen)
+    assert torch.equal(seen, pool.maps_of(np.arange(6)))
+
+
+def test_windows_of_one_camera_are_changed_alike(pool: Pool) -> None:
+    same = pool.maps_of(np.zeros(4, np.int64))
+    alike = augment(same, np.random.default_rng(5), 0.5, np.array([0, 1, 1, 0]))
+    assert torch.equal(alike[0], alike[3])
+    assert torch.equal(alike[1], alike[2])
+    assert not torch.allclose(alike[0], alike[1])
+    apart = augment(same, np.random.default_rng(5), 0.5)
+    assert not torch.allclose(apart[0], apart[3])
+
+
+def test_windows_know_their_camera(pool: Pool) -> None:
+    sources = [pool.clips[clip].source for clip in pool.clip]
+    assert len(set(zip(sources, pool.cameras, strict=True))) == len(set(sources))
+    assert set(pool.cameras) == set(range(len(set(sources))))
+
+
+def test_contrast_scales_energies_by_its_spread(pool: Pool) -> None:
+    seen = pool.maps_of(np.zeros(400, np.int64))
+    level = torch.log(augment(seen, np.random.default_rng(5), 0.8)[:, :, 0].mean((1, 2, 3)))
+    still = torch.log(augment(seen, np.random.default_rng(5), 0.0)[:, :, 0].mean((1, 2, 3)))
+    assert float((level - still).std()) == pytest.approx(0.8, abs=0.1)
 
 
 def test_only_the_chosen_clips_are_drawn(pool: Pool) -> None:
