@@ -47,6 +47,14 @@ def test_it_fits_and_says_where_it_comes_from(bundle: Bundle) -> None:
     assert manifest.training.metrics
 
 
+def test_it_beats_one_number_on_sources_that_it_never_saw(bundle: Bundle) -> None:
+    found = bundle.manifest.training.metrics
+    for clips, target in (("", 0.80), ("_without_normal_sources", 0.77)):
+        auc = found[f"oof_head_frame_auc{clips}"]
+        assert auc >= target
+        assert auc > found[f"oof_baseline_frame_auc{clips}"]
+
+
 @pytest.mark.parametrize("name", ["bundle.json", "encoder.onnx", "head.onnx"])
 def test_it_holds_no_paths_of_the_machine_that_made_it(name: str) -> None:
     content = (DEFAULT_BUNDLE / name).read_bytes()
