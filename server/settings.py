@@ -124,7 +124,7 @@ class IngestSettings(_Group):
     backoff_first_seconds: Seconds = 1
     backoff_max_seconds: Seconds = 30
     stable_seconds: Seconds = 60
-    hang_seconds: Seconds = 15
+    hang_seconds: Seconds = 2.5
 
 
 class AccessSettings(_Group):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from server.ingest.access import AccessPolicy
 
-HEARTBEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 0.5
 """A worker that is well says so as often."""
 
 
@@ -31,7 +31,7 @@ class IngestSettings:
     backoff_first_seconds: float = 1.0
     backoff_max_seconds: float = 30.0
     stable_seconds: float = 60.0
-    hang_seconds: float = 15.0
+    hang_seconds: float = 2.5
     access: AccessPolicy = field(default_factory=AccessPolicy)
 
     def __post_init__(self) -> None:

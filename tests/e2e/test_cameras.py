@@ -2,127 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
 
-from server.contract import WindowSpec
-from server.preprocess import PreprocessSpec
-from server.rpc.client import Client, ClientError, StreamChange
-from server.scoring import WindowScore
-from server.streams import Mode, Reason, SourceUrl, StreamConfig, StreamState, Transport
-from server.views import StreamView
-from tests.support.cameras import PushCamera, RtspServer, free_port, mute_server, render_clip
+from server.rpc.client import Client, StreamChange
+from server.streams import Mode, Reason, SourceUrl, StreamState, Transport
+from tests.support.cameras import PushCamera, RtspServer, free_port, mute_server
 from tests.support.serving import ServerProcess
-from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.watching import Scores, add, assert_unbroken, is_in, wait_for
 
 pytestmark = pytest.mark.rtsp
-
-WAIT_SECONDS = 30
-SIZE = PreprocessSpec(24, 32, "squash", "area", "bt601", "declared")
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return render_clip(tmp_path_factory.mktemp("clips") / "camera.mp4", seconds=4)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("bundles") / "tiny"
-    return make_tiny_bundle(directory, window=WindowSpec(4, 25.0), preprocess=SIZE).directory
-
-
-@pytest.fixture
-def server(bundle: Path) -> Iterator[ServerProcess]:
-    hasty = {
-        "ingest__open_timeout_seconds": 2,
-        "ingest__read_timeout_seconds": 1.5,
-        "ingest__backoff_first_seconds": 0.2,
-        "ingest__backoff_max_seconds": 0.5,
-    }
-    with ServerProcess(bundle=bundle, **hasty) as process:
-        yield process
-
-
-@pytest.fixture
-def client(server: ServerProcess) -> Client:
-    return server.client()
-
-
-class Scores:
-    """Watches all scores of a server in the background."""
-
-    def __init__(self, client: Client) -> None:
-        self._watch = client.watch_scores()
-        self._changed = threading.Condition()
-        self._scores: list[WindowScore] = []
-        self.ended_by = ""
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        try:
-            for missed, score in self._watch:
-                assert missed == 0
-                with self._changed:
-                    self._scores.append(score)
-                    self._changed.notify_all()
-        except ClientError as error:
-            self.ended_by = error.code
-
-    def of(self, stream_id: str) -> list[WindowScore]:
-        with self._changed:
-            return [score for score in self._scores if score.stream_id == stream_id]
-
-    def wait(self, stream_id: str, count: int) -> list[WindowScore]:
-        with self._changed:
-            assert self._changed.wait_for(
-                lambda: sum(s.stream_id == stream_id for s in self._scores) >= count, WAIT_SECONDS
-            ), f"{stream_id} has {len(self.of(stream_id))} scores, {count} were expected"
-        return self.of(stream_id)
-
-    def close(self) -> None:
-        self._watch.cancel()
-        self._thread.join(10)
-
-
-@pytest.fixture
-def scores(client: Client) -> Iterator[Scores]:
-    watching = Scores(client)
-    yield watching
-    watching.close()
-
-
-def wait_for(client: Client, stream_id: str, wanted: Callable[[StreamView], bool]) -> StreamView:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        view = client.get(stream_id)
-        if wanted(view):
-            return view
-        time.sleep(0.05)
-    raise AssertionError(f"{stream_id} stayed {view.status}")
-
-
-def is_in(state: StreamState, reason: Reason | None = None) -> Callable[[StreamView], bool]:
-    return lambda view: view.status.state is state and reason in (None, view.status.reason)
-
-
-def add(client: Client, stream_id: str, url: str, **options: object) -> None:
-    client.create(StreamConfig(stream_id, SourceUrl(url), **options))
-
-
-def assert_unbroken(scores: list[WindowScore]) -> None:
-    """Sequence rises by one; numbers restart only at gaps; all was scored."""
-    assert [s.sequence for s in scores] == list(range(len(scores)))
-    for earlier, later in pairwise(scores):
-        assert later.span.number in (0, earlier.span.number + 1)
-    assert [s.drop_reason for s in scores if s.drop_reason] == []
 
 
 @pytest.mark.parametrize("transport", list(Transport))
