@@ -22,7 +22,14 @@ import pytest
 from server.rpc.client import Client, ClientError
 from server.scoring import WindowScore
 from server.streams import Reason, StreamState
-from tests.support.cameras import RtspServer, mute_server
+from tests.support.cameras import (
+    RtspServer,
+    join_units,
+    mute_server,
+    render_clip,
+    spoil_units,
+    units_of,
+)
 from tests.support.serving import ServerProcess
 from tests.support.watching import Scores, add, assert_unbroken, is_in, wait_for
 
@@ -120,6 +127,58 @@ def test_a_frozen_camera_is_stale_and_comes_back(
         assert back_seconds < SETTLED_SECONDS
         assert_unbroken(scores.of("cam"))
         assert_no_window_over_a_gap(scores.of("cam"))
+
+
+def test_a_camera_that_sends_garbage_harms_nobody(
+    clip: Path, tmp_path: Path, bundle: Path, tell: Tell
+) -> None:
+    spoiled = spoil_units(units_of(clip), tmp_path / "spoiled.units", seed=4)
+    with (
+        RtspServer({"/bad": spoiled, "/good": clip}) as camera,
+        ServerProcess(bundle=bundle, ingest__workers=1) as server,
+    ):
+        client = server.client()
+        scores = Scores(client)
+        add(client, "bad", camera.url("/bad"))
+        add(client, "good", camera.url("/good"))
+        wait_for(client, "bad", lambda view: view.status.frames_decoded > 0)
+        workers = [worker.pid for worker in decode_workers(server)]
+        good = scores.wait("good", 12)
+        status = client.get("bad").status
+        tell(f"garbage: {status.frames_decoded} frames decoded, {len(scores.of('bad'))} windows")
+        assert_unbroken(good)
+        assert [s.span.number for s in good] == list(range(len(good)))
+        assert [s.sequence for s in scores.of("bad")] == list(range(len(scores.of("bad"))))
+        assert_no_window_over_a_gap(scores.of("bad"))
+        assert [worker.pid for worker in decode_workers(server)] == workers
+        scores.close()
+
+
+def test_a_camera_that_changes_its_resolution_is_scored_on(
+    clip: Path, tmp_path: Path, client: Client, scores: Scores
+) -> None:
+    larger = render_clip(tmp_path / "larger.mp4", seconds=2, size=(352, 288))
+    changing = join_units([units_of(clip), units_of(larger)], tmp_path / "changing.units")
+    with RtspServer({"/cam": changing}) as camera:
+        add(client, "cam", camera.url("/cam"))
+        # Six seconds: small, large and small again.
+        got = scores.wait("cam", 14)
+        assert_unbroken(got)
+        assert_no_window_over_a_gap(got)
+        assert client.get("cam").status.reconnects == 0
+
+
+def test_a_camera_ten_times_as_fast_as_it_says_keeps_its_windows(
+    clip: Path, client: Client, scores: Scores, tell: Tell
+) -> None:
+    with RtspServer({"/cam": clip}, fps=250) as camera:
+        add(client, "cam", camera.url("/cam"))
+        got = scores.wait("cam", 6)
+        assert_unbroken(got)
+        # Windows are cut by time, so that a camera's rate does not change what they hold.
+        spans = [s.span.end_capture_seconds - s.span.start_capture_seconds for s in got]
+        tell(f"250 fps: windows of {min(spans):.2f} to {max(spans):.2f} s")
+        assert 0.4 < min(spans) <= max(spans) < 0.8
 
 
 def test_a_server_that_was_stopped_for_seconds_catches_up(

@@ -71,6 +71,33 @@ def write_units(clip: Path, units: Path) -> Path:
     return units
 
 
+def units_of(clip: Path) -> Path:
+    """A clip's access units, in a file beside it."""
+    return write_units(clip, clip.with_suffix(".units"))
+
+
+def join_units(parts: list[Path], units: Path) -> Path:
+    """One file of access units after the other: a camera that changes in mid-stream."""
+    units.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return units
+
+
+def spoil_units(units: Path, spoiled: Path, *, seed: int) -> Path:
+    """Overwrite half of the bytes of every third access unit; lengths stay."""
+    data, at, number = bytearray(units.read_bytes()), 0, 0
+    dice = np.random.default_rng(seed)
+    while at < len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        if number % 3 == 2:
+            # The start code and type stay: the packets are formed well, what they say is not.
+            places = at + 4 + 6 + np.flatnonzero(dice.random(max(0, length - 6)) < 0.5)
+            for place in places:
+                data[place] = int(dice.integers(256))
+        at, number = at + 4 + length, number + 1
+    spoiled.write_bytes(data)
+    return spoiled
+
+
 def free_port() -> int:
     """A TCP port that nothing listens on now."""
     with socket.socket() as probe:
@@ -110,7 +137,10 @@ class RtspServer:
     """Debian's gst-rtsp-server, playing clips of H.264 for ever in real time.
 
     Args:
-        mounts: clip by path; a clip is played to all readers of its path alike.
+        mounts: clip, or file of access units, by path; it is played to all readers of
+            its path alike.
+        fps: frames a second that are sent.
+        declared_fps: frames a second that the camera says it sends.
         user: with a password, readers must log in (digest).
         password: see `user`.
         launches: other paths, with what GStreamer shall play there.
@@ -123,11 +153,14 @@ class RtspServer:
         user: str = "",
         password: str = "",
         launches: dict[str, str] | None = None,
+        fps: int = 25,
+        declared_fps: int = 25,
     ) -> None:
-        self._plan = {"fps": 25, "user": user, "password": password, "port": 0}
+        self._plan = {"fps": fps, "user": user, "password": password, "port": 0}
+        self._plan["declared_fps"] = declared_fps
         self._plan["launches"] = launches or {}
         self._plan["mounts"] = {
-            path: str(write_units(clip, clip.with_suffix(".units")))
+            path: str(clip if clip.suffix == ".units" else units_of(clip))
             for path, clip in mounts.items()
         }
         self.start()

@@ -64,7 +64,7 @@ def add_mount(server: GstRtspServer.RTSPServer, path: str, plan: dict) -> None:
     """Serve the plan's clip at `path`, one encoder for all readers."""
     units, fps = read_units(plan["mounts"][path]), plan["fps"]
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(LAUNCH.format(fps=fps))
+    factory.set_launch(LAUNCH.format(fps=plan["declared_fps"]))
     factory.set_shared(True)
     if plan["user"]:
         permissions = GstRtspServer.RTSPPermissions()
