@@ -2,13 +2,14 @@
 
 One swscale pass goes from the decoder's YUV to RGB at model size, with accurate
 rounding and bit-exact code paths, so that a frame gives the same bytes on every
-machine, in training and in service.
+machine, in training and in service. A picture that its file or camera declares
+as turned or mirrored is set upright.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import av
 import numpy as np
@@ -29,6 +30,7 @@ _INTERPOLATION = {
     "bicubic": Interpolation.BICUBIC,
     "area": Interpolation.AREA,
 }
+_LIMITED_TO_FULL = np.rint(np.clip((np.arange(256) - 16) * 255 / 219, 0, 255)).astype(np.uint8)
 _MATRIX = {"bt601": Colorspace.ITU601, "bt709": Colorspace.ITU709}
 _RANGE = {"declared": None, "limited": ColorRange.MPEG, "full": ColorRange.JPEG}
 
@@ -70,6 +72,39 @@ class PreprocessSpec:
                 raise ValueError(f"{name} ({value!r}) must be one of {', '.join(choices)}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """How a picture is brought upright: first the axes swap, then they are reversed."""
+
+    swaps_axes: bool = False
+    reverses_rows: bool = False
+    reverses_columns: bool = False
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> _Turn:
+        """What the frame's display matrix asks for, to the nearest quarter turn.
+
+        The matrix sends column p and row q to column a p + c q and row b p + d q
+        (FFmpeg, libavutil/display.h).
+        """
+        side_data: Any = frame.side_data  # PyAV's stub knows only motion vectors in it
+        if "DISPLAYMATRIX" not in side_data:
+            return cls()
+        matrix = side_data["DISPLAYMATRIX"]
+        a, b, _, c, d = np.frombuffer(matrix, np.int32, 5).tolist()
+        if abs(b) > abs(a):
+            return cls(True, reverses_rows=b < 0, reverses_columns=c < 0)
+        return cls(False, reverses_rows=d < 0, reverses_columns=a < 0)
+
+    def apply(self, image: Image) -> Image:
+        """(H, W, 3), or (W, H, 3) where the axes swap."""
+        if self.swaps_axes:
+            image = image.swapaxes(0, 1)
+        rows = slice(None, None, -1 if self.reverses_rows else 1)
+        columns = slice(None, None, -1 if self.reverses_columns else 1)
+        return np.ascontiguousarray(image[rows, columns])
+
+
 class Preprocessor:
     """Renders frames by one spec. Keeps swscale's context, so use one a thread."""
 
@@ -84,15 +119,23 @@ class Preprocessor:
             (height, width, 3) uint8 RGB.
         """
         spec = self._spec
+        turn = _Turn.of(frame)
         if spec.view == "squash":
-            return self._scale(frame, spec.height, spec.width)
-        scale = min(spec.height / frame.height, spec.width / frame.width)
-        height = max(1, round(frame.height * scale))
-        width = max(1, round(frame.width * scale))
+            return self._upright(frame, turn, spec.height, spec.width)
+        height, width = frame.height, frame.width
+        if turn.swaps_axes:
+            height, width = width, height
+        scale = min(spec.height / height, spec.width / width)
+        height, width = max(1, round(height * scale)), max(1, round(width * scale))
         canvas = np.zeros((spec.height, spec.width, 3), np.uint8)
         top, left = (spec.height - height) // 2, (spec.width - width) // 2
-        canvas[top : top + height, left : left + width] = self._scale(frame, height, width)
+        canvas[top : top + height, left : left + width] = self._upright(frame, turn, height, width)
         return canvas
+
+    def _upright(self, frame: av.VideoFrame, turn: _Turn, height: int, width: int) -> Image:
+        if turn.swaps_axes:
+            height, width = width, height
+        return turn.apply(self._scale(frame, height, width))
 
     def _scale(self, frame: av.VideoFrame, height: int, width: int) -> Image:
         spec = self._spec
@@ -108,4 +151,13 @@ class Preprocessor:
             interpolation=_INTERPOLATION[spec.interpolation] | _EXACT,
             threads=1,
         )
-        return scaled.to_ndarray().astype(np.uint8, copy=False)
+        image = scaled.to_ndarray().astype(np.uint8, copy=False)
+        return _LIMITED_TO_FULL[image] if self._is_unstretched(frame) else image
+
+    def _is_unstretched(self, frame: av.VideoFrame) -> bool:
+        """Whether the frame is grey in the limited range, which swscale takes for the full one."""
+        if not frame.format.name.startswith("gray"):
+            return False
+        declared_full = frame.color_range == ColorRange.JPEG
+        given = self._spec.colour_range
+        return given == "limited" or (given == "declared" and not declared_full)

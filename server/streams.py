@@ -15,10 +15,13 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 STREAM_ID = re.compile(r"[a-z0-9-]{1,63}")
 SCHEMES = ("rtsp", "rtsps", "file")
 MAX_URL_LENGTH = 2048
+MAX_LOGIN_BYTES = 127
+"""Of `user:password` as it stands in the URL; FFmpeg cuts a longer one off without a word."""
 
 # What urlsplit and FFmpeg could read differently, or what could end a request line.
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
-_HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+(%\w+)?")
+_ENCODED_CONTROL = re.compile("%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
+_HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+(%\w+)?\])(:\d+)?")
 _SECRET_FIELD = re.compile(
     r"(?P<field>(?:user(?:name)?|pass(?:word|wd)?|pwd|token|secret|auth|key))=(?P<secret>[^&;/?#]+)",
     re.IGNORECASE,
@@ -93,21 +96,31 @@ class SourceUrl:
 
     Raises:
         ValueError: not a URL with one of the schemes of `SCHEMES`, a host for
-            RTSP and an absolute path for files.
+            RTSP and an absolute path for files; or one that FFmpeg would read
+            differently.
     """
 
     __slots__ = ("_parts", "_text")
 
     def __init__(self, text: str) -> None:
-        self._text = text
         self._parts = parts = _split(text)
+        self._text = parts.scheme + text[len(parts.scheme) :]  # FFmpeg knows no RTSP://
         if parts.scheme not in SCHEMES:
             allowed = ", ".join(f"{scheme}://" for scheme in SCHEMES)
             raise ValueError(f"source URL must start with one of {allowed} (got {_shown(text)!r})")
         if parts.scheme == "file":
             if parts.netloc or not parts.path.startswith("/"):
                 raise ValueError("a file source is file:///absolute/path, without a host")
-        elif not _HOST.fullmatch(parts.hostname or ""):
+            if parts.query or parts.fragment:
+                raise ValueError("a file source holds '?' or '#'; percent-encode them (%3F, %23)")
+            return
+        login, _, address = parts.netloc.rpartition("@")
+        if len(login.encode()) > MAX_LOGIN_BYTES:
+            raise ValueError(
+                f"the login in source URL {str(self)!r} has {len(login.encode())} bytes; at most "
+                f"{MAX_LOGIN_BYTES} go, and what is percent-encoded counts three times"
+            )
+        if not _HOST_AND_PORT.fullmatch(address):
             raise ValueError(
                 f"source URL {str(self)!r} has no host; expected rtsp://HOST[:PORT]/PATH"
             )
@@ -229,19 +242,32 @@ class StreamStatus:
 def _split(text: str) -> SplitResult:
     if len(text) > MAX_URL_LENGTH:
         raise ValueError(f"source URL has {len(text)} characters; at most {MAX_URL_LENGTH} go")
-    if _UNSAFE.search(text):
+    if _UNSAFE.search(text) or _ENCODED_CONTROL.search(text) or not text.isprintable():
         raise ValueError(
             f"source URL {_shown(text)!r} holds a space, control character or backslash; "
-            "percent-encode it"
+            "percent-encode a space or backslash, leave out the rest"
         )
     try:
         parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"source URL {_shown(text)!r} is not a URL: {error}") from None
-    if port == 0:
-        raise ValueError(f"source URL {_shown(text)!r} has port 0; expected 1 to 65535")
+    except ValueError:
+        raise ValueError(
+            f"source URL {_shown(text)!r} is not a URL; expected rtsp://HOST[:PORT]/PATH"
+        ) from None
+    if not _has_usable_port(parts):
+        raise ValueError(
+            f"source URL {_shown(text)!r} is not a URL: its port must be 1 to 65535 or left out "
+            "with its colon; '/', '?' and '#' in a password must be percent-encoded"
+        )
     return parts
+
+
+def _has_usable_port(parts: SplitResult) -> bool:
+    if parts.netloc.endswith(":"):
+        return False  # FFmpeg would take it for port 0
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _shown(text: str) -> str:

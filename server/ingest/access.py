@@ -63,7 +63,12 @@ class AccessPolicy:
         Raises:
             SourceError: ADDRESS_DENIED, it does not lie below any of `file_roots`.
         """
-        path = Path(unquote(url.path)).resolve()
+        try:
+            path = Path(unquote(url.path)).resolve()
+        except (OSError, RuntimeError):  # a RuntimeError before Python 3.13
+            raise SourceError(
+                Reason.ADDRESS_DENIED, f"{url} is a link that leads to itself; name the file"
+            ) from None
         if not any(path.is_relative_to(root.resolve()) for root in self.file_roots):
             raise SourceError(
                 Reason.ADDRESS_DENIED,

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import av
@@ -26,7 +26,7 @@ from server.ingest.events import FrameStats, Reconnected, StatusChanged
 from server.ingest.messages import StartStream, WorkerSetup
 from server.ingest.meter import Meter
 from server.ingest.outbox import Outbox
-from server.ingest.video import decode, open_file, strerror, video_stream
+from server.ingest.video import decode, decode_file, open_file, video_stream
 from server.preprocess import Preprocessor
 from server.streams import Mode, Reason, SourceError, StreamState
 from server.windows import SourceFrame, Window, WindowAssembler
@@ -153,21 +153,22 @@ class StreamRunner:
             return SourceError(Reason.INTERNAL, f"internal error ({type(error).__name__})")
 
     def _read(self, container: av.container.InputContainer) -> SourceError:
-        stream = video_stream(container, str(self._config.url))
+        name = str(self._config.url)
+        if not self._live:
+            self._take_all(decode_file(container, name, self._on_packet))
+            return SourceError(Reason.END_OF_STREAM, "the file has ended")
         broken: Exception | None = None
         try:
-            for frame in decode(container, stream, self._on_packet):
-                if self._stopped.is_set():
-                    break
-                self._take(frame)
+            self._take_all(decode(container, video_stream(container, name), self._on_packet))
         except av.error.FFmpegError as error:
             broken = error
-        if self._live:
-            return rtsp.ended(broken, self._config.mode, self._settings)
-        if broken is not None:
-            sentence = f"{self._config.url} broke off while decoding ({strerror(broken)})"
-            return SourceError(Reason.CODEC_UNSUPPORTED, sentence)
-        return SourceError(Reason.END_OF_STREAM, "the file has ended")
+        return rtsp.ended(broken, self._config.mode, self._settings)
+
+    def _take_all(self, frames: Iterator[SourceFrame[av.VideoFrame]]) -> None:
+        for frame in frames:
+            if self._stopped.is_set():
+                return
+            self._take(frame)
 
     def _take(self, frame: SourceFrame[av.VideoFrame]) -> None:
         first = self._meter.session_frames == 0

@@ -6,11 +6,13 @@ which its packet was demuxed, so that latency counts from there.
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import av.container
@@ -34,24 +36,46 @@ _PRODUCER_REFERENCE_TIME = struct.Struct("=q")
 def open_file(path: Path) -> av.container.InputContainer:
     """Open a recorded clip.
 
+    FFmpeg gets the open file and may open nothing else: a playlist would lead it
+    out of the directories that the settings allow, and it would read a name like
+    `12:30.mp4` or `cam%d.jpg` as something other than a file's name.
+
     Raises:
-        SourceError: the file is missing, is no video, or has no video stream.
+        SourceError: the file is missing or empty, is no video, or has no video stream.
     """
-    if not path.is_file():
-        raise SourceError(Reason.NOT_FOUND, f"{path} is not a file; give a video file")
-    try:
-        container = av.open(str(path))
-    except (av.error.FFmpegError, OSError) as error:
-        raise SourceError(
-            Reason.CODEC_UNSUPPORTED,
-            f"{path} is not a video that FFmpeg can read ({strerror(error)}); give a video file",
-        ) from None
+    with _readable(path) as file:
+        try:
+            options = {"fd": str(file.fileno()), "protocol_whitelist": "fd"}
+            container = av.open("fd:", options=options)
+        except (av.error.FFmpegError, OSError) as error:
+            raise SourceError(
+                Reason.CODEC_UNSUPPORTED,
+                f"{path} is not a video that FFmpeg can read ({strerror(error)}); "
+                "give a whole video file",
+            ) from None
     try:
         video_stream(container, str(path))
     except SourceError:
         container.close()
         raise
     return container
+
+
+def _readable(path: Path) -> BinaryIO:
+    try:
+        file = path.open("rb") if path.is_file() else None  # opening a named pipe would wait
+    except OSError as error:
+        raise SourceError(
+            Reason.NOT_FOUND, f"{path} cannot be read ({strerror(error)}); give a video file"
+        ) from None
+    if file is None:
+        raise SourceError(Reason.NOT_FOUND, f"{path} is not a file; give a video file")
+    if not os.fstat(file.fileno()).st_size:
+        file.close()
+        raise SourceError(
+            Reason.CODEC_UNSUPPORTED, f"{path} is empty; give it again once it has been written"
+        )
+    return file
 
 
 def video_stream(container: av.container.InputContainer, name: str) -> av.video.VideoStream:
@@ -64,7 +88,7 @@ def video_stream(container: av.container.InputContainer, name: str) -> av.video.
         SourceError: there is none, or no decoder for it.
     """
     if not container.streams.video:
-        raise SourceError(Reason.NO_VIDEO, f"{name} has no video stream")
+        raise SourceError(Reason.NO_VIDEO, f"{name} has no video stream; give a source with one")
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise SourceError(Reason.CODEC_UNSUPPORTED, f"{name} uses a codec without a decoder here")
@@ -114,6 +138,56 @@ def decode(
             index += 1
 
 
+def decode_file(
+    container: av.container.InputContainer,
+    name: str,
+    on_packet: Callable[[float], None] | None = None,
+) -> Iterator[SourceFrame[av.VideoFrame]]:
+    """Frames of a recorded clip, in presentation order.
+
+    Args:
+        container: the open clip.
+        name: what the sentences call it.
+        on_packet: see `decode`.
+
+    Raises:
+        SourceError: it breaks off, after the frames before the break; or it has
+            no frame to place in time.
+    """
+    stream = video_stream(container, name)
+    frames = 0
+    broken = None
+    try:
+        for frame in decode(container, stream, on_packet):
+            frames += 1
+            yield frame
+    except av.error.FFmpegError as error:
+        broken = strerror(error)
+    if broken is None and _is_cut_short(container, stream):
+        broken = "it is shorter than its index says"
+    if broken is not None:
+        raise SourceError(
+            Reason.CODEC_UNSUPPORTED,
+            f"{name} broke off while decoding ({broken}), after {frames} frames; "
+            "give the whole file",
+        )
+    if not frames:
+        raise SourceError(
+            Reason.CODEC_UNSUPPORTED,
+            f"{name} has no frame that decodes and has a time; give a video in a container "
+            "such as MP4",
+        )
+
+
+def _is_cut_short(container: av.container.InputContainer, stream: av.video.VideoStream) -> bool:
+    """Whether the index places the last frame beyond the end; FFmpeg just stops there."""
+    entries = stream.index_entries
+    if not len(entries):
+        return False
+    last = entries[len(entries) - 1]
+    return last.pos + last.size > container.size
+
+
 def capture_utc_seconds(reference: bytes | None, arrived_seconds: float) -> float:
     """UTC at which a frame was taken, in seconds since the epoch.
 
@@ -138,17 +212,13 @@ def file_windows(path: Path, window: WindowSpec, preprocess: PreprocessSpec) -> 
     """Windows of a recorded clip, lossless, in order.
 
     Raises:
-        SourceError: the file cannot be read as video.
+        SourceError: the file cannot be read as video, or breaks off; the windows
+            before the break have been given by then.
     """
     assembler: WindowAssembler[av.VideoFrame] = WindowAssembler(window, Preprocessor(preprocess))
     with open_file(path) as container:
-        try:
-            for frame in decode(container, video_stream(container, str(path))):
-                yield from assembler.push(frame)
-        except av.error.FFmpegError as error:
-            raise SourceError(
-                Reason.CODEC_UNSUPPORTED, f"{path} broke off while decoding ({strerror(error)})"
-            ) from None
+        for frame in decode_file(container, str(path)):
+            yield from assembler.push(frame)
     yield from assembler.finish()
 
 

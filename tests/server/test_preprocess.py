@@ -63,6 +63,23 @@ def test_the_range_follows_the_frame_or_is_overruled() -> None:
     assert level("limited") == as_limited
 
 
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray10le"])
+def test_the_range_of_a_frame_without_colour_is_read_as_that_of_any_other(pix_fmt: str) -> None:
+    depth = 4 if pix_fmt == "gray10le" else 1
+    luma = np.full((48, 48), 126 * depth, np.uint16 if depth > 1 else np.uint8)
+    frame = av.VideoFrame.from_ndarray(luma, format=pix_fmt)
+    as_limited = pytest.approx((126 - 16) * 255 / 219, abs=1)
+
+    def level(colour_range: str) -> int:
+        return int(Preprocessor(replace(SPEC, colour_range=colour_range))(frame)[0, 0, 1])
+
+    assert level("declared") == as_limited
+    assert level("full") == 126
+    frame.color_range = ColorRange.JPEG
+    assert level("declared") == 126
+    assert level("limited") == as_limited
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("height", 4), ("width", 9999), ("view", "crop"), ("colour_matrix", "bt2020")],
