@@ -7,6 +7,7 @@ from any thread.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.pool import StaticPool
 
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
+
+_logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 
@@ -82,10 +85,20 @@ class Store:
             raise
 
     def load(self) -> list[StoredStream]:
-        """All streams, ordered by id."""
+        """All streams, ordered by id; one that this version cannot read is logged and left out."""
         with self._transaction() as connection:
             rows = connection.execute(sa.select(_STREAMS).order_by(_STREAMS.c.stream_id)).all()
-        return [_stored(row) for row in rows]
+        streams = []
+        for row in rows:
+            try:
+                streams.append(_stored(row))
+            except ValueError as error:  # another version's, or changed by hand
+                _logger.error(
+                    "stored stream %s is left out (%s); correct or delete its row in the store",
+                    row.stream_id,
+                    error,
+                )
+        return streams
 
     def save(self, config: StreamConfig, created_seconds: float) -> None:
         """Add a stream, whose sequence begins at 0.

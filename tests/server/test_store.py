@@ -47,6 +47,21 @@ def test_streams_come_back_whole_after_a_restart(store: Store, path: Path) -> No
     again.close()
 
 
+def test_a_stream_that_cannot_be_read_is_left_out_alone(
+    store: Store, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for stream_id in ("a", "b"):
+        store.save(StreamConfig(stream_id, SourceUrl("rtsp://joe:s3cret@10.0.0.1/cam")), 1.0)
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "UPDATE streams SET url = 'gopher://joe:s3cret@10.0.0.1/' WHERE stream_id = 'a'"
+        )
+    connection.close()
+    assert [stored.config.stream_id for stored in store.load()] == ["b"]
+    assert "stored stream a is left out" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
 def test_an_update_keeps_sequence_and_creation(store: Store) -> None:
     store.save(DOOR, 5.0)
     store.reserve("door", 40)
