@@ -31,7 +31,14 @@ from server.scoring import DropReason, WindowScore
 from server.store import Store, StoreError
 from server.streams import Mode, SourceError, StreamConfig, StreamState, StreamStatus
 from server.telemetry import Telemetry
-from server.views import CapacityError, ModelInfo, StreamExistsError, StreamView, UnknownStreamError
+from server.views import (
+    CapacityError,
+    Change,
+    ModelInfo,
+    StreamExistsError,
+    StreamView,
+    UnknownStreamError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -118,12 +125,13 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop workers and engine; sequences go on from here at the next start."""
-        await asyncio.to_thread(self._pool.stop)
-        await asyncio.to_thread(self._batcher.stop)
-        for stream in self._all():
-            self._publish(stream.machine.finish())
-            next_sequence = stream.lane.next_sequence
-            await asyncio.to_thread(self._store.settle, stream.config.stream_id, next_sequence)
+        async with self._changing:  # a change whose client hung up may still be under way
+            await asyncio.to_thread(self._pool.stop)
+            await asyncio.to_thread(self._batcher.stop)
+            for stream in self._all():
+                self._publish(stream.machine.finish())
+                next_sequence = stream.lane.next_sequence
+                await asyncio.to_thread(self._store.settle, stream.config.stream_id, next_sequence)
 
     # What clients ask for
 
@@ -156,25 +164,26 @@ class Supervisor:
         """All streams, by id."""
         return [_view(stream) for stream in self._all()]
 
-    async def update(self, config: StreamConfig) -> StreamView:
+    async def update(self, stream_id: str, change: Change) -> StreamView:
         """Change a stream; it reconnects where its source changed or it had come to rest.
 
         Raises:
-            UnknownStreamError, StreamExistsError, SourceError, StoreError: as `create`.
+            UnknownStreamError, StreamExistsError, SourceError, StoreError: as `create`;
+                and whatever `change` raises.
         """
-        self._settings.access.check(config)
         async with self._changing:
-            with self._lock:
-                self._known(config.stream_id)
+            # Read here and not by the caller: what another update just changed is kept.
+            config = change(self.get(stream_id).config)
+            self._settings.access.check(config)
             self._check_port(config)
             await asyncio.to_thread(self._store.update, config)
             with self._lock:
-                stream = self._known(config.stream_id)
+                stream = self._known(stream_id)
                 stream.config = config
                 stream.lane.lossless = config.url.scheme == "file"
                 stream.machine.policy = self._policy(config)
             self._reopen(config)
-        return self.get(config.stream_id)
+            return self.get(stream_id)
 
     async def delete(self, stream_id: str) -> None:
         """Stop a stream and forget it.

@@ -5,9 +5,13 @@ The gRPC service and the supervisor meet here; neither imports the other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.streams import StreamConfig, StreamStatus
+
+Change = Callable[[StreamConfig], StreamConfig]
+"""What an update makes of a stream's configuration; must keep the id."""
 
 
 class UnknownStreamError(LookupError):

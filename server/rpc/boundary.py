@@ -1,15 +1,19 @@
 """The edge of the API: errors become status codes, each with one sentence.
 
 An error that nobody foresaw becomes INTERNAL without details; the log has them.
+A call that is no watch goes on to its end, whoever hangs up.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from server.hub import HubFullError
 from server.rpc.mapping import SENTENCE_KEY, InvalidError
@@ -19,7 +23,12 @@ from server.views import CapacityError, StreamExistsError, UnknownStreamError
 
 logger = logging.getLogger(__name__)
 
-Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+LONGEST_SENTENCE = 600
+"""Characters. A sentence travels in a header, percent-encoded to 12 bytes a character at
+worst, and a client that gets over 8 KiB of headers reports that and not the sentence."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Behaviour = Callable[[Any, Context], Awaitable[Any]]
 
 
 class StoppingError(RuntimeError):
@@ -52,24 +61,38 @@ class Boundary(grpc.aio.ServerInterceptor):
             if handler.response_streaming
             else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
         )
-        guarded = self._guarded(method, behaviour)
-        return make(guarded, handler.request_deserializer, handler.response_serializer)
 
-    def _guarded(self, method: str, behaviour: Behaviour) -> Behaviour:
-        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def answer(request: bytes, context: Context) -> Any:
+            return await behaviour(_message(request, handler.request_deserializer), context)
+
+        guarded = self._guarded(method, answer, finish=not handler.response_streaming)
+        # Bytes come in and are read within the guard: gRPC itself says UNKNOWN of a broken message.
+        return make(guarded, None, handler.response_serializer)
+
+    def _guarded(self, method: str, behaviour: Behaviour, *, finish: bool) -> Behaviour:
+        async def outcome(request: bytes, context: Context) -> Any:
             try:
                 if self.stopping:
                     raise StoppingError
                 return await behaviour(request, context)
             except Exception as error:  # the process's one boundary for calls
-                code, sentence = status_code(error), str(error)
-                if code is grpc.StatusCode.INTERNAL:
-                    # Its text may hold anything, credentials included: for the log alone.
-                    logger.exception("%s failed", method)
-                    sentence = "internal error; the server's log says more"
-                await context.abort(code, sentence, ((SENTENCE_KEY, "1"),))
+                return _refusal(method, error)
+
+        async def guarded(request: bytes, context: Context) -> Any:
+            work = outcome(request, context)
+            # A client that hangs up cancels its call; a stream half made would stay half made.
+            found = await (asyncio.shield(work) if finish else work)
+            if isinstance(found, _Refusal):
+                await context.abort(found.code, found.sentence, ((SENTENCE_KEY, "1"),))
+            return found
 
         return guarded
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    code: grpc.StatusCode
+    sentence: str
 
 
 def status_code(error: Exception) -> grpc.StatusCode:
@@ -81,6 +104,32 @@ def status_code(error: Exception) -> grpc.StatusCode:
         if isinstance(error, kind):
             return code
     return grpc.StatusCode.INTERNAL
+
+
+def _refusal(method: str, error: Exception) -> _Refusal:
+    code = status_code(error)
+    if code is grpc.StatusCode.INTERNAL:
+        # Its text may hold anything, credentials included: for the log alone.
+        logger.exception("%s failed", method)
+        return _Refusal(code, "internal error; the server's log says more")
+    return _Refusal(code, _fitted(str(error)))
+
+
+def _message(request: bytes, deserialize: Callable[[bytes], Any]) -> Any:
+    try:
+        return deserialize(request)
+    except DecodeError as error:
+        raise InvalidError(
+            f"the request cannot be read ({error}); make it with the stubs of gvvad.v1"
+        ) from None
+
+
+def _fitted(sentence: str) -> str:
+    if len(sentence) <= LONGEST_SENTENCE:
+        return sentence
+    # What is long is the value in the middle; the field before and the remedy after it stay.
+    half = LONGEST_SENTENCE // 2
+    return f"{sentence[: half - 2]}...{sentence[2 - half :]}"
 
 
 _CODES = {

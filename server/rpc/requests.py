@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,14 @@ from dataclasses import dataclass, replace
 from gvvad.v1 import stream_pb2
 
 from server.rpc.mapping import MODE_OF, TRANSPORT_OF, InvalidError, stream_id, stream_name
-from server.streams import STREAM_ID, Mode, SourceUrl, StreamConfig, Transport
+from server.streams import MAX_URL_LENGTH, STREAM_ID, Mode, SourceUrl, StreamConfig, Transport
 
 MUTABLE = ("url", "mode", "transport", "open_threshold")
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 200
-LONGEST_URL = 2048
+
+# As the API shows credentials: before the host, or as the value of a query field.
+_REDACTED = re.compile(r"://\*\*\*@|=\*\*\*(?=[&;/?#]|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def new_config(request: stream_pb2.CreateStreamRequest) -> StreamConfig:
     url = _source_url(request.stream.url)
     if _is_redacted(url):
         raise _redacted_error(url)
-    return _checked_config(StreamConfig(chosen, url), request.stream, MUTABLE[1:])
+    return _checked_config(StreamConfig(chosen, url), url, request.stream, MUTABLE)
 
 
 def updated_config(stored: StreamConfig, request: stream_pb2.UpdateStreamRequest) -> StreamConfig:
@@ -62,10 +65,10 @@ def updated_config(stored: StreamConfig, request: stream_pb2.UpdateStreamRequest
     """
     message = request.stream
     paths = _changed_paths(request)
-    config = stored
+    url = stored.url
     if "url" in paths and (message.url or "*" not in request.update_mask.paths):
-        config = replace(stored, url=_changed_url(stored.url, message.url))
-    return _checked_config(config, message, [path for path in paths if path != "url"])
+        url = _changed_url(stored.url, message.url)
+    return _checked_config(stored, url, message, paths)
 
 
 def page(request: stream_pb2.ListStreamsRequest) -> Page:
@@ -91,7 +94,8 @@ def page_token(last_id: str) -> str:
 
 def _after(token: str) -> str:
     try:
-        return stream_id(base64.urlsafe_b64decode(token).decode(), "page_token")
+        name = base64.b64decode(token, altchars=b"-_", validate=True).decode()
+        return stream_id(name, "page_token")
     except (binascii.Error, ValueError):
         raise InvalidError(
             f"page_token ({token[:80]!r}) must be the next_page_token of the page before"
@@ -113,7 +117,7 @@ def _changed_paths(request: stream_pb2.UpdateStreamRequest) -> Sequence[str]:
 
 
 def _checked_config(
-    config: StreamConfig, message: stream_pb2.Stream, paths: Sequence[str]
+    config: StreamConfig, url: SourceUrl, message: stream_pb2.Stream, paths: Sequence[str]
 ) -> StreamConfig:
     mode, transport, threshold = config.mode, config.transport, config.open_threshold
     if "mode" in paths:
@@ -123,15 +127,16 @@ def _checked_config(
     if "open_threshold" in paths:
         threshold = message.open_threshold if message.HasField("open_threshold") else None
     try:
-        return replace(config, mode=mode, transport=transport, open_threshold=threshold)
+        # All at once: URL and mode must suit each other as they will be, not in between.
+        return replace(config, url=url, mode=mode, transport=transport, open_threshold=threshold)
     except ValueError as error:
         raise InvalidError(f"stream: {error}") from None
 
 
 def _source_url(text: str) -> SourceUrl:
-    if len(text) > LONGEST_URL:
+    if len(text) > MAX_URL_LENGTH:
         raise InvalidError(
-            f"stream.url has {len(text)} characters and must have at most {LONGEST_URL}"
+            f"stream.url has {len(text)} characters and must have at most {MAX_URL_LENGTH}"
         )
     try:
         return SourceUrl(text)
@@ -150,7 +155,7 @@ def _changed_url(stored: SourceUrl, text: str) -> SourceUrl:
 
 
 def _is_redacted(url: SourceUrl) -> bool:
-    return "://***@" in url.reveal()
+    return _REDACTED.search(url.reveal()) is not None
 
 
 def _redacted_error(url: SourceUrl) -> InvalidError:

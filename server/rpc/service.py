@@ -27,7 +27,7 @@ from server.rpc import mapping, requests
 from server.rpc.boundary import StoppingError
 from server.scoring import WindowScore
 from server.streams import StreamConfig
-from server.views import ModelInfo, StreamView, UnknownStreamError
+from server.views import Change, ModelInfo, StreamView, UnknownStreamError
 
 T = TypeVar("T", bound=OfStream)
 Request = TypeVar("Request")
@@ -39,7 +39,9 @@ class Backend(Protocol):
 
     `create`, `get`, `update` and `delete` raise the errors of `server.views`,
     and `create` and `update` also `server.streams.SourceError` for an address
-    that the settings do not allow. `delete` ends the stream's watches on both hubs.
+    that the settings do not allow. `update` applies its change to what the stream is
+    then, so that of two at once neither undoes the other's fields, and raises what the
+    change raises. `delete` ends the stream's watches on both hubs.
     """
 
     scores: Hub[WindowScore]
@@ -52,7 +54,7 @@ class Backend(Protocol):
 
     def list(self) -> list[StreamView]: ...
 
-    async def update(self, config: StreamConfig) -> StreamView: ...
+    async def update(self, stream_id: str, change: Change) -> StreamView: ...
 
     async def delete(self, stream_id: str) -> None: ...
 
@@ -100,8 +102,10 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         request: stream_pb2.UpdateStreamRequest,
         context: grpc.aio.ServicerContext[stream_pb2.UpdateStreamRequest, stream_pb2.Stream],
     ) -> stream_pb2.Stream:
-        stored = self._backend.get(mapping.stream_id(request.stream.name, "stream.name"))
-        view = await self._backend.update(requests.updated_config(stored.config, request))
+        view = await self._backend.update(
+            mapping.stream_id(request.stream.name, "stream.name"),
+            lambda stored: requests.updated_config(stored, request),
+        )
         return mapping.stream_message(view)
 
     async def DeleteStream(  # noqa: N802

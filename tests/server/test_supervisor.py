@@ -178,7 +178,7 @@ def test_an_update_plays_an_ended_file_again_and_sequences_go_on(
             config = StreamConfig("file", SourceUrl(f"file://{clip}"))
             await run.supervisor.create(config)
             await run.until("file", is_ended)
-            await run.supervisor.update(config)
+            await run.supervisor.update("file", lambda stored: stored)
             await run.until("file", lambda view: is_ended(view) and view.next_sequence == 4)
 
     asyncio.run(scenario())

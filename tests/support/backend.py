@@ -14,7 +14,14 @@ from server.streams import (
     StreamState,
     StreamStatus,
 )
-from server.views import CapacityError, ModelInfo, StreamExistsError, StreamView, UnknownStreamError
+from server.views import (
+    CapacityError,
+    Change,
+    ModelInfo,
+    StreamExistsError,
+    StreamView,
+    UnknownStreamError,
+)
 from server.windows import WindowSpan
 
 MODEL = ModelInfo(
@@ -67,9 +74,10 @@ class MemoryBackend:
     def list(self) -> list[StreamView]:
         return list(self.views.values())
 
-    async def update(self, config: StreamConfig) -> StreamView:
-        self.views[config.stream_id] = replace(self.get(config.stream_id), config=config)
-        return self.views[config.stream_id]
+    async def update(self, stream_id: str, change: Change) -> StreamView:
+        view = self.get(stream_id)
+        self.views[stream_id] = replace(view, config=change(view.config))
+        return self.views[stream_id]
 
     async def delete(self, stream_id: str) -> None:
         self.get(stream_id)
