@@ -31,6 +31,7 @@ from server.metrics import (
 )
 from server.replay import ClipReplay, replay
 from server.truth import TRUTH_FILE, ClipTruth, TruthError, load_truth
+from server.wording import one_line
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"}
@@ -223,11 +224,20 @@ def _truths(root: Path) -> dict[Path, ClipTruth]:
     truths: dict[Path, ClipTruth] = {}
     for path in sorted(root.rglob(TRUTH_FILE)):
         for name, truth in load_truth(path).items():
-            clip = (path.parent / name).resolve()
-            if not clip.is_file():
-                raise TruthError(f"{path} names {name}, which is not there; add it or remove it")
-            truths[clip] = truth
+            truths[_named_clip(path, name)] = truth
     return truths
+
+
+def _named_clip(path: Path, name: str) -> Path:
+    """The clip that a ground-truth file speaks of, links resolved."""
+    try:
+        clip = (path.parent / name).resolve()
+        is_there = clip.is_file()
+    except (OSError, RuntimeError):  # a name too long for any file, a circle of links
+        is_there = False
+    if not is_there:
+        raise TruthError(f"{path} names {one_line(name)}, which is not there; add it or remove it")
+    return clip
 
 
 def _own_truth(clip: Path) -> dict[Path, ClipTruth]:

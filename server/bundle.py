@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.contract import TensorSpec, WindowSpec, encoder_tensors, head_tensors
 from server.preprocess import PreprocessSpec
+from server.wording import one_line, quoted
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
@@ -34,7 +35,7 @@ class BundleError(ValueError):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class GraphFile(_Part):
@@ -160,8 +161,18 @@ def load_bundle(directory: Path) -> Bundle:
     """Read a bundle and verify its files by hash.
 
     Raises:
-        BundleError: anything is missing, changed or unknown.
+        BundleError: anything is missing, changed, unknown or unreadable.
     """
+    try:
+        return _verified(directory)
+    except OSError as error:
+        raise BundleError(
+            f"bundle {directory} cannot be read ({error.strerror}); "
+            "check its path and permissions or copy it again"
+        ) from None
+
+
+def _verified(directory: Path) -> Bundle:
     manifest = _read_manifest(directory / MANIFEST)
     for graph in (manifest.encoder.graph, manifest.head.graph):
         path = directory / graph.file
@@ -215,15 +226,17 @@ def file_sha256(path: Path) -> str:
 
 def _read_manifest(path: Path) -> Manifest:
     if not path.is_file():
-        raise BundleError(f"{path.parent} is not a bundle: it has no {MANIFEST}")
+        raise BundleError(f"{path.parent} is not a bundle: it has no {MANIFEST}; give another one")
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not JSON ({error}); export the bundle again") from None
+        raise BundleError(
+            f"{path} is not JSON ({one_line(str(error))}); export the bundle again"
+        ) from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise BundleError(
-            f"{path} has schema {found!r}, this server reads {SCHEMA}; "
+            f"{path} has schema {quoted(found)}, this server reads {SCHEMA}; "
             "export the bundle again with a matching version"
         )
     try:
@@ -232,5 +245,6 @@ def _read_manifest(path: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(
-            f"{path} is not a valid manifest: {where}: {first['msg']}; export the bundle again"
+            f"{path} is not a valid manifest: {one_line(where)}: {one_line(first['msg'])}; "
+            "export the bundle again"
         ) from None

@@ -10,16 +10,25 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS
 from server.bundle import DEFAULT_BUNDLE
 from server.ingest.access import LOOPBACK, Network
+from server.wording import one_line, quoted
 
 if TYPE_CHECKING:
     from server.batcher import BatchSettings as BatchValues
@@ -37,16 +46,35 @@ class _Group(BaseModel):
     # Forbidding extra keys is a second net; `_refuse_unknown` has the better sentence.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: object) -> object:
+        # No setting is one, and Pydantic would take `port = true` for port 1.
+        if isinstance(value, bool):
+            raise PydanticCustomError("boolean", "Input should not be true or false")
+        return value
+
 
 def _split_commas(value: object) -> object:
     # Flags and the environment have no lists; TOML hands over real ones.
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
+    # Otherwise a network could be given as the number of its address.
+    if isinstance(value, list) and not all(isinstance(part, str) for part in value):
+        raise PydanticCustomError("list_of_text", "Input should be a list of text")
     return value
+
+
+def _refuse_no_path(value: object) -> object:
+    # An empty text would stand for the working directory.
+    if isinstance(value, Path) or (isinstance(value, str) and value and "\0" not in value):
+        return value
+    raise PydanticCustomError("directory", "Input should be the path of a directory")
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(min_length=1)]
+Directory = Annotated[Path, BeforeValidator(_refuse_no_path)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
@@ -137,7 +165,7 @@ class AccessSettings(_Group):
         listen_networks: addresses that LISTEN streams may bind to.
     """
 
-    file_roots: Annotated[tuple[Path, ...], BeforeValidator(_split_commas)] = ()
+    file_roots: Annotated[tuple[Directory, ...], BeforeValidator(_split_commas)] = ()
     camera_networks: Annotated[tuple[Network, ...] | None, BeforeValidator(_split_commas)] = None
     listen_networks: Annotated[tuple[Network, ...], BeforeValidator(_split_commas)] = LOOPBACK
 
@@ -180,7 +208,7 @@ class Settings(_Group):
         max_streams: streams at a time.
     """
 
-    bundle: Path = DEFAULT_BUNDLE
+    bundle: Directory = DEFAULT_BUNDLE
     max_streams: Annotated[int, Field(ge=1, le=10000)] = 64
     grpc: GrpcSettings = GrpcSettings()
     http: HttpSettings = HttpSettings()
@@ -225,7 +253,7 @@ def load_settings(
     given = _from_file(config) if config is not None else {}
     # Later layers win key by key, so that a flag replaces one key and not its group.
     given |= _from_environment(os.environ if environ is None else environ)
-    given |= {key: _Given(value, f"--set {key}") for key, value in (flags or {}).items()}
+    given |= {key: _Given(value, f"--set {one_line(key)}") for key, value in (flags or {}).items()}
     _refuse_unknown(given)
     try:
         return Settings.model_validate(_nested(given))
@@ -253,22 +281,30 @@ def _from_file(path: Path) -> dict[str, _Given]:
         raise SettingsError(
             f"settings file {path} cannot be read ({error.strerror}); check --config"
         ) from None
-    except ValueError as error:  # bad TOML and bad UTF-8 alike
-        raise SettingsError(f"settings file {path} is not TOML: {error}") from None
-    return {key: _Given(value, str(path)) for key, value in _flat(content, "")}
+    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, nested without end
+        raise SettingsError(
+            f"settings file {path} is not TOML ({one_line(str(error))}); "
+            "mend it or leave --config out"
+        ) from None
+    groups = {key.rpartition(".")[0] for key in setting_keys()}
+    return {key: _Given(value, str(path)) for key, value in _flat(content, "", groups)}
 
 
-def _flat(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+def _flat(
+    table: Mapping[str, Any], prefix: str, groups: Collection[str]
+) -> Iterator[tuple[str, object]]:
+    """Values by dotted key; a table that is no group of settings counts as a value."""
     for name, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+        key = prefix + name
+        if isinstance(value, dict) and key in groups:
+            yield from _flat(value, f"{key}.", groups)
         else:
-            yield prefix + name, value
+            yield key, value
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
     return {
-        name.removeprefix(ENV_PREFIX).lower().replace("__", "."): _Given(value, name)
+        name.removeprefix(ENV_PREFIX).lower().replace("__", "."): _Given(value, one_line(name))
         for name, value in environ.items()
         if name.startswith(ENV_PREFIX) and name not in ENV_IGNORED
     }
@@ -280,7 +316,7 @@ def _refuse_unknown(given: Mapping[str, _Given]) -> None:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1) or ["grpc.port"]
             raise SettingsError(
-                f"unknown setting {key} in {entry.origin}; "
+                f"unknown setting {one_line(key)} in {entry.origin}; "
                 f"remove it or use a known one, such as {near[0]}"
             )
 
@@ -305,6 +341,6 @@ def _sentence(error: ValidationError, given: Mapping[str, _Given]) -> str:
         (k for k in (".".join(path[:n]) for n in range(len(path), 0, -1)) if k in given),
         ".".join(path),
     )
-    shown = "its value" if key in _SECRET else repr(first["input"])
+    shown = "its value" if key in _SECRET else quoted(first["input"])
     origin = f" from {given[key].origin}" if key in given else ""
     return f"setting {key}: {shown}{origin} cannot be used: {first['msg']}"

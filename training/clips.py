@@ -92,9 +92,14 @@ def _clips_of(file: Path, data: Path) -> list[Clip]:
     truths = load_truth(file)
     notes = json.loads(file.read_bytes())
     for name, truth in truths.items():
-        note = notes[name]
-        synthetic = bool(note.get("synthetic", "generated" in dataset))
-        source = SYNTHETIC if synthetic else str(note.get("source", dataset))
+        synthetic = notes[name].get("synthetic", "generated" in dataset)
+        source = notes[name].get("source", dataset)
+        if not isinstance(synthetic, bool) or not isinstance(source, str) or not source:
+            raise TrainingError(
+                f"{file}: {name[:200]!r} must have a `source` that is text and a `synthetic` "
+                "that is true or false, or neither"
+            )
+        source = SYNTHETIC if synthetic else source
         clips.append(Clip(prefix + name, dataset, source, synthetic, truth))
     return clips
 
@@ -111,15 +116,23 @@ def find_mates(data: Path) -> dict[str, tuple[str, ...]]:
     mates: dict[str, tuple[str, ...]] = {}
     for file in sorted([*data.glob(f"*/{PAIRS_FILE}"), *data.glob(PAIRS_FILE)]):
         prefix = "" if file.parent == data else f"{file.parent.name}/"
-        try:
-            pairs = [(str(pair[0]), str(pair[1])) for pair in json.loads(file.read_bytes())]
-        except (ValueError, TypeError, LookupError) as error:
-            raise TrainingError(
-                f"{file} must be a list of [normal clip, anomalous clip, similarity] ({error})"
-            ) from None
-        for normal, anomalous in pairs:
+        for normal, anomalous in _pairs(file):
             mates[prefix + anomalous] = (*mates.get(prefix + anomalous, ()), prefix + normal)
     return mates
+
+
+def _pairs(file: Path) -> list[tuple[str, str]]:
+    expected = f"{file} must be a list of [normal clip, anomalous clip, similarity]"
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrainingError(f"{expected} ({error})") from None
+    if not isinstance(content, list):
+        raise TrainingError(f"{expected}, got {type(content).__name__}")
+    for pair in content:
+        if not isinstance(pair, list) or [type(name) for name in pair[:2]] != [str, str]:
+            raise TrainingError(f"{expected}, one entry is something else")
+    return [(normal, anomalous) for normal, anomalous, *_ in content]
 
 
 def source_folds(clips: list[Clip], folds: int) -> dict[str, int]:

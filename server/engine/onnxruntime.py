@@ -6,6 +6,7 @@ here what was asked for runs, or nothing does.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,10 +26,12 @@ from server.contract import (
     State,
     TensorSpec,
 )
+from server.wording import one_line
 
 Device = Literal["cpu", "cuda"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_REMEDY = "export the bundle again"
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
@@ -74,11 +77,20 @@ class OnnxDetector:
         self._image_shape = (manifest.window.sampled_frames, size.height, size.width, 3)
 
     def warm_up(self, max_batch: int) -> None:
-        """Run every path once, so that the first window is not the slow one."""
+        """Run every path once, so that the first window is not the slow one.
+
+        Raises:
+            EngineError: ONNX Runtime failed, or what comes out is no score.
+        """
         for batch in {1, max_batch}:
             images = np.zeros((batch, *self._image_shape), np.uint8)
             state = {k: np.repeat(v, batch, axis=0) for k, v in self.zero_state().items()}
-            self.step(self.encode(images), state)
+            scores, _ = self.step(self.encode(images), state)
+            if scores.shape != (batch,) or not ((scores >= 0) & (scores <= 1)).all():
+                raise EngineError(
+                    f"the head made {one_line(str(scores.ravel()[:3]))} of {batch} black windows, "
+                    f"expected as many scores in [0, 1]; {_REMEDY}"
+                )
 
     def encode(self, images: Image) -> Feature:
         """(B, S, H, W, 3) uint8 -> (B, D) float32.
@@ -117,12 +129,19 @@ def _session(path: Path, device: Device, threads: int | None) -> ort.InferenceSe
     options.inter_op_num_threads = 1
     # Spinning threads would take the cores from the decoders between two windows.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    # Errors come as exceptions; logged as well they would be told twice.
+    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(str(path), options, providers=[provider])
+        session = ort.InferenceSession(
+            str(path),
+            options,
+            providers=[provider],
+            # From the CPU it could only fall back to the CPU, and prints that it does.
+            enable_fallback=device != "cpu",
+        )
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
         raise BundleError(
-            f"{path} cannot be loaded by ONNX Runtime ({_first_line(error)})"
+            f"{path} cannot be loaded by ONNX Runtime ({_first_line(error)}); {_REMEDY}"
         ) from None
     if session.get_providers()[0] != provider:
         raise EngineError(
@@ -142,18 +161,32 @@ def _check_graph(
         ("input", inputs, session.get_inputs()),
         ("output", outputs, session.get_outputs()),
     ):
-        found = {node.name: _spec(node) for node in nodes}
+        found = _specs(path, nodes)
         for tensor in expected:
             if tensor.name not in found:
-                raise BundleError(f"{path} lacks {kind} {tensor}; it has {_listed(found)}")
+                raise BundleError(
+                    f"{path} lacks {kind} {_listed([tensor])}; it has {_listed(found.values())}; "
+                    f"{_REMEDY}"
+                )
             if found[tensor.name] != tensor:
                 raise BundleError(
-                    f"{path} has {kind} {found[tensor.name]}, the manifest says {tensor}; "
-                    "export the bundle again"
+                    f"{path} has {kind} {_listed([found[tensor.name]])}, the manifest says "
+                    f"{_listed([tensor])}; {_REMEDY}"
                 )
         if len(found) != len(expected):
             extra = sorted(set(found) - {tensor.name for tensor in expected})
-            raise BundleError(f"{path} has {kind} {', '.join(extra)}, which the manifest lacks")
+            raise BundleError(
+                f"{path} has {kind} {_listed(extra)}, which the manifest lacks; {_REMEDY}"
+            )
+
+
+def _specs(path: Path, nodes: list[Any]) -> dict[str, TensorSpec]:
+    try:
+        return {node.name: _spec(node) for node in nodes}
+    except UnicodeDecodeError:  # ONNX Runtime itself takes any bytes for a name
+        raise BundleError(
+            f"{path} has an input or output whose name is no text; {_REMEDY}"
+        ) from None
 
 
 def _spec(node: Any) -> TensorSpec:
@@ -161,17 +194,20 @@ def _spec(node: Any) -> TensorSpec:
     return TensorSpec(node.name, _DTYPES.get(node.type, node.type), shape)
 
 
-def _listed(found: dict[str, TensorSpec]) -> str:
-    return ", ".join(str(tensor) for tensor in found.values()) or "none"
+def _listed(tensors: Iterable[TensorSpec | str]) -> str:
+    return one_line(", ".join(map(str, tensors))) or "none"
 
 
 def _run(session: ort.InferenceSession, outputs: list[str], feeds: dict[str, Any]) -> list[Any]:
     try:
         results: list[Any] = session.run(outputs, feeds)
     except Exception as error:  # as above
-        raise EngineError(f"ONNX Runtime failed ({_first_line(error)})") from error
+        raise EngineError(
+            f"ONNX Runtime failed ({_first_line(error)}); check the bundle and the device"
+        ) from error
     return results
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines()
+    return one_line(lines[0]) if lines else type(error).__name__
