@@ -40,7 +40,7 @@ REFUSALS = {
 LARGEST_REQUEST = 64 * 1024
 
 few = settings(max_examples=150, deadline=None, derandomize=True)
-many = settings(max_examples=400, deadline=None)
+many = settings(max_examples=400, deadline=None, derandomize=True)
 
 
 def name(method: MethodDescriptor) -> str:
