@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from server.contract import Image
@@ -87,7 +88,9 @@ class _Turn:
         The matrix sends column p and row q to column a p + c q and row b p + d q
         (FFmpeg, libavutil/display.h).
         """
-        side_data: Any = frame.side_data  # PyAV's stub knows only motion vectors in it
+        # Not frame.side_data: frame and container would hold each other, and frames
+        # would stay until the garbage collector comes round.
+        side_data: Any = SideDataContainer(frame)  # type: ignore[call-arg]  # stub lacks it
         if "DISPLAYMATRIX" not in side_data:
             return cls()
         matrix = side_data["DISPLAYMATRIX"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import av
@@ -87,3 +88,19 @@ def test_the_range_of_a_frame_without_colour_is_read_as_that_of_any_other(pix_fm
 def test_a_spec_that_makes_no_sense_is_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         replace(SPEC, **{field: value})
+
+
+def test_a_frame_is_freed_as_soon_as_nobody_needs_it() -> None:
+    def frames() -> int:
+        return sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+
+    preprocess = Preprocessor(PreprocessSpec(24, 32, "squash", "area", "bt601", "declared"))
+    before = frames()
+    gc.disable()
+    try:
+        for _ in range(20):
+            preprocess(av.VideoFrame(64, 48, "yuv420p"))
+        # Pictures of a camera are megabytes: they cannot wait for the collector.
+        assert frames() <= before + 1
+    finally:
+        gc.enable()
