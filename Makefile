@@ -1,6 +1,7 @@
 # make demo    the newcomer's command: a camera, the server, scores and an alert, live
 # make dev     everything for development in .venv
 # make test    the test suite; long tests with CI=true or TEST=--long
+# make reliability  faults of cameras, workers, server and clients, each with its figure
 # make check   lint, types, protos, tests: what CI runs
 # make clean   remove what the above made
 
@@ -27,7 +28,7 @@ define need_python
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) apt PACKAGES=$(notdir $(PYTHON))-venv
 endef
 
-.PHONY: help demo dev test test-deps check format clean apt
+.PHONY: help demo dev test reliability test-deps check format clean apt
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -39,6 +40,9 @@ dev: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python -m pytest $(TEST)
+
+reliability: .venv/.installed
+	$(BIN)/python -m pytest --long tests/e2e/test_faults.py
 
 check: .venv/.installed $(BUF)
 	$(BIN)/ruff format --check .

@@ -129,6 +129,7 @@ def test_a_frozen_camera_is_stale_and_comes_back(
         assert_no_window_over_a_gap(scores.of("cam"))
 
 
+@pytest.mark.long
 def test_a_camera_that_sends_garbage_harms_nobody(
     clip: Path, tmp_path: Path, bundle: Path, tell: Tell
 ) -> None:
@@ -154,6 +155,7 @@ def test_a_camera_that_sends_garbage_harms_nobody(
         scores.close()
 
 
+@pytest.mark.long
 def test_a_camera_that_changes_its_resolution_is_scored_on(
     clip: Path, tmp_path: Path, client: Client, scores: Scores
 ) -> None:
@@ -168,6 +170,7 @@ def test_a_camera_that_changes_its_resolution_is_scored_on(
         assert client.get("cam").status.reconnects == 0
 
 
+@pytest.mark.long
 def test_a_camera_ten_times_as_fast_as_it_says_keeps_its_windows(
     clip: Path, client: Client, scores: Scores, tell: Tell
 ) -> None:
@@ -212,6 +215,7 @@ def first_normal(scores: Scores, after_utc_seconds: float) -> float:
         scores.wait("cam", len(got) + 1)
 
 
+@pytest.mark.long
 def test_watchers_that_are_many_mute_or_gone_slow_nobody(
     clip: Path, bundle: Path, tell: Tell
 ) -> None:
@@ -302,6 +306,7 @@ def churn(client: Client, urls: list[str], streams: int, seed: int) -> None:
         time.sleep(dice.random() * 0.2)
 
 
+@pytest.mark.long
 def test_streams_that_come_and_go_leave_nothing(
     clip: Path, server: ServerProcess, client: Client, tell: Tell
 ) -> None:
