@@ -2,7 +2,9 @@
 
 An event opens at the open threshold and closes only below the lower close
 threshold (hysteresis). It becomes an alert once it has lasted the minimum
-duration. A gap in the stream closes what is open: nothing is known beyond it.
+duration. A gap in the stream closes what is open: nothing is known beyond it. So
+does a clock that was set: an alert's times are all of one clock, so that it lasts
+as long as they say and never a negative time.
 """
 
 from __future__ import annotations
@@ -16,6 +18,13 @@ CLOSE_RATIO = 0.8
 
 MIN_DURATION_SECONDS = 2.0
 """Default minimum duration: one window of the embedded default is not an event yet."""
+
+
+CLOCK_STEP_SECONDS = 60.0
+"""Windows without a gap between them that lie further apart: the clock was set ahead.
+
+A camera that sends a frame every ten seconds is no gap, so it cannot be much less.
+"""
 
 
 class AlertState(Enum):
@@ -116,6 +125,7 @@ class AlertMachine:
     policy: AlertPolicy
     _event: Alert | None = field(default=None, init=False)
     _announced: bool = field(default=False, init=False)
+    _seen_until_seconds: float | None = field(default=None, init=False)
 
     def push(self, span: ScoredSpan) -> list[Alert]:
         """Take the next window of the stream.
@@ -124,7 +134,8 @@ class AlertMachine:
             Changes in order: at most one alert that closed and one that opened.
             A dropped window says nothing, so it neither opens nor closes.
         """
-        changes = self.finish() if span.after_gap else []
+        changes = self.finish() if span.after_gap or self._clock_was_set(span) else []
+        self._seen_until_seconds = span.end_seconds
         if span.score is None:
             return changes
         if self._event is None and span.score >= self.policy.open_threshold:
@@ -142,6 +153,13 @@ class AlertMachine:
             return []
         self._announced = False
         return [replace(event, state=AlertState.CLOSED)]
+
+    def _clock_was_set(self, span: ScoredSpan) -> bool:
+        until_seconds = self._seen_until_seconds
+        return until_seconds is not None and (
+            span.end_seconds < until_seconds
+            or span.start_seconds > until_seconds + CLOCK_STEP_SECONDS
+        )
 
     def _announce(self) -> list[Alert]:
         event = self._event

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
+import socket
 import sys
+from collections.abc import Callable, Iterator
 
 from server.bundle import Bundle, load_bundle
 from server.contract import WINDOW_FRAMES
@@ -14,18 +17,24 @@ from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
+from server.push import PushLimits
 from server.rpc.server import RpcServer
 from server.settings import Settings
 from server.store import Store
-from server.supervisor import Supervisor, SupervisorSettings
+from server.supervision import SupervisorSettings
+from server.supervisor import Supervisor
 from server.telemetry import Telemetry
 from server.views import ModelInfo
 from server.web.port import HttpPort
 
 logger = logging.getLogger(__name__)
 
+MIB = 1024 * 1024
 STOP_SECONDS = 4.5
 """A stop that takes longer is cut short: supervisors kill after five seconds."""
+
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class App:
@@ -66,7 +75,9 @@ class App:
         self._telemetry.model(model)
         self._store = await asyncio.to_thread(Store, self._settings.store.url)
         self._supervisor = self._make_supervisor(bundle, detector, model, self._store)
-        self._rpc = RpcServer(self._supervisor, self._settings.grpc)
+        self._rpc = RpcServer(
+            self._supervisor, self._settings.grpc, self._settings.push.max_message_mb * MIB
+        )
         await self._rpc.start()
         await self._supervisor.start()
         self._not_ready = None
@@ -117,11 +128,18 @@ class App:
                 min_duration_seconds=settings.alerts.min_duration_seconds,
                 max_streams=settings.max_streams,
                 access=access,
+                push=PushLimits(
+                    settings.push.max_calls_per_client,
+                    settings.push.max_frames_per_second,
+                    settings.push.idle_seconds,
+                ),
             ),
             store=store,
             telemetry=self._telemetry,
             hubs=(Hub(*watchers), Hub(*watchers)),
-            make_pool=lambda take: IngestPool(ingest, manifest.window, manifest.preprocess, take),
+            make_pool=lambda take: IngestPool(
+                ingest, manifest.window, manifest.preprocess, take, self._telemetry.worker_lost
+            ),
         )
 
 
@@ -165,10 +183,11 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     asked_to_stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, asked_to_stop.set)
-    app = App(settings)
+    with _stop_signals(asked_to_stop.set):
+        return await _serve_until(asked_to_stop, App(settings))
+
+
+async def _serve_until(asked_to_stop: asyncio.Event, app: App) -> int:
     starting = asyncio.create_task(app.start())
     stopping = asyncio.create_task(asked_to_stop.wait())
     try:
@@ -183,3 +202,35 @@ async def _serve(settings: Settings) -> int:
             await app.stop()
     logger.info("stopped")
     return 0
+
+
+@contextlib.contextmanager
+def _stop_signals(told: Callable[[], None]) -> Iterator[None]:
+    """Call `told` in the running loop at SIGTERM and SIGINT; after a clean end ignore them.
+
+    Not with the loop's own `add_signal_handler`: the loop makes them deadly again as it
+    closes, and a server that is asked twice would die of that in its last moments.
+    """
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    woken, waker = socket.socketpair()
+
+    def wake() -> None:
+        woken.recv(64)
+        told()
+
+    with woken, waker:
+        waker.setblocking(False)
+        loop.add_reader(woken, wake)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        after: dict[signal.Signals, signal.Handlers] = {}
+        for number in _STOP_SIGNALS:
+            signal.signal(number, lambda *_: None)
+        try:
+            yield
+            after = dict.fromkeys(_STOP_SIGNALS, signal.SIG_IGN)
+        finally:
+            for number, handler in (before | after).items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(-1)
+            loop.remove_reader(woken)

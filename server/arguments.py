@@ -25,6 +25,11 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        from server.streams import shown
+
+        # It may quote a URL, or the end of one whose password holds a space.
+        what, colon, given = message.partition(": ")
+        message = f"{what}{colon}{shown(given)}" if "@" in given or "://" in given else message
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
@@ -45,6 +50,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_serve(commands)
     _add_streams(commands)
     _add_watch(commands)
+    _add_push(commands)
     _add_model(commands)
     _add_backtest(commands)
     return parser.parse_args(arguments)
@@ -133,6 +139,30 @@ def _add_watch(commands: Commands) -> None:
     watch.add_argument("stream", nargs="?", metavar="STREAM", help="only this one (default: all)")
     _add_client_flags(watch)
     watch.set_defaults(command="watch")
+
+
+def _add_push(commands: Commands) -> None:
+    push = commands.add_parser(
+        "push",
+        help="send a video of yours and show its scores",
+        description="Send a video and show its scores. H.264 and H.265 go as they are, other "
+        "codecs as raw pictures. The server sets the pace, so that nothing is lost, unless "
+        "--live says otherwise.",
+    )
+    push.add_argument("stream", metavar="STREAM", help="a stream added with the URL push://")
+    push.add_argument("video", metavar="FILE|-", help="video file; - reads standard input")
+    push.add_argument(
+        "--temporary",
+        action="store_true",
+        help="make the stream, and remove it at the end",
+    )
+    push.add_argument(
+        "--live",
+        action="store_true",
+        help="play in real time; the server drops what it has no time for",
+    )
+    _add_client_flags(push)
+    push.set_defaults(command="push")
 
 
 def _add_model(commands: Commands) -> None:

@@ -31,6 +31,8 @@ from server.windows import Window, WindowSpan
 
 logger = logging.getLogger(__name__)
 
+# What an engine ends in, and NumPy around it, where it fails on a window.
+_FAILURES = (EngineError, MemoryError)
 _IDLE_WAIT_SECONDS = 1.0
 MAX_DROPS_HELD = 256
 """Drops of a lane that wait to be told while the engine is stuck; older ones are forgotten."""
@@ -74,6 +76,7 @@ class Lane:
         next_sequence: what its next window gets.
         lossless: keep every window.
         memory: the head's state.
+        failing: the engine failed on its newest window.
     """
 
     stream_id: str
@@ -82,6 +85,7 @@ class Lane:
     memory: StreamMemory = field(default_factory=StreamMemory)
     entries: deque[_Entry] = field(default_factory=deque)
     open: bool = True
+    failing: bool = False
 
 
 class ScoreSink(Protocol):
@@ -110,7 +114,6 @@ class Batcher:
         self._lanes: list[Lane] = []
         self._wake = threading.Condition()
         self._stopping = False
-        self._failing = False
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -221,7 +224,7 @@ class Batcher:
             lane.memory.reset()
         try:
             skip_window(self._detector, lane.memory)
-        except EngineError:
+        except _FAILURES:
             lane.memory.reset()
         self._publish(lane, entry, None, entry.drop_reason)
 
@@ -237,25 +240,31 @@ class Batcher:
             features = self._detector.encode(np.stack([window.images for window in windows]))
             encoded = time.monotonic()
             scores = score_features(self._detector, features, [lane.memory for lane, _ in batch])
-        except EngineError as error:
+        except _FAILURES as error:
             self._fail(batch, error)
             return
-        self._failing = False
         stepped = time.monotonic()
         for (lane, entry), score in zip(batch, scores, strict=True):
+            lane.failing = False
             self._publish(lane, entry, score, None)
         self._sink.batch(len(batch))
         self._sink.stage("encode", encoded - started)
         self._sink.stage("head", stepped - encoded)
         self._sink.stage("publish", time.monotonic() - stepped)
 
-    def _fail(self, batch: list[tuple[Lane, _Entry]], error: EngineError) -> None:
-        if not self._failing:
-            logger.error("engine failed on a batch of %d windows: %s", len(batch), error)
-        self._failing = True
-        for lane, entry in batch:
-            entry.drop_reason = DropReason.ENGINE
-            self._advance_over(lane, entry)
+    def _fail(self, batch: list[tuple[Lane, _Entry]], error: EngineError | MemoryError) -> None:
+        """Drop the window that failed; of several, find out which: the others get scores."""
+        if len(batch) > 1:
+            for one in batch:
+                self._score([one])
+            return
+        [(lane, entry)] = batch
+        if not lane.failing:
+            reason = str(error) or "out of memory"
+            logger.error("stream %s: engine failed on a window: %s", lane.stream_id, reason)
+        lane.failing = True
+        entry.drop_reason = DropReason.ENGINE
+        self._advance_over(lane, entry)
 
     def _publish(
         self, lane: Lane, entry: _Entry, score: float | None, reason: DropReason | None

@@ -15,6 +15,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -23,9 +24,10 @@ from server.arguments import UsageError, parse
 
 if TYPE_CHECKING:
     from server.alerts import Alert
+    from server.pushed import PushedFrame
     from server.rpc.client import Client, Watch
     from server.scoring import WindowScore
-    from server.streams import SourceUrl
+    from server.streams import SourceError, SourceUrl
     from server.views import StreamView
 
 # What the caller can mend is exit code 2; the rest, such as a full server, is 1.
@@ -155,6 +157,36 @@ def _watch(options: argparse.Namespace) -> int:
     return _asked(options, show)
 
 
+def _push(options: argparse.Namespace) -> int:
+    from server.sender import VideoSource
+    from server.streams import SourceError
+    from server.terminal import push_json, push_line, score_json, score_line
+
+    broken: list[SourceError] = []
+
+    def send(client: Client, video: VideoSource) -> int:
+        named, temporary = (None, options.stream) if options.temporary else (options.stream, "")
+        frames = _until_broken(video.frames(), broken)
+        began_seconds = time.monotonic()
+        for missed, answer in client.push(frames, video.push, named, temporary_id=temporary):
+            seconds = time.monotonic() - began_seconds
+            if answer.score is not None:
+                line, content = score_line(answer.score, missed), score_json(answer.score, missed)
+            else:
+                line, content = push_line(answer.counts, seconds), push_json(answer.counts, seconds)
+            print(json.dumps(content) if options.json else line, flush=True)
+        return 0
+
+    try:
+        video = VideoSource(options.video, live=options.live)
+        code = _asked(options, lambda client: send(client, video))
+    except SourceError as error:
+        raise UsageError(error.sentence) from None
+    if broken:
+        raise UsageError(broken[0].sentence)
+    return code
+
+
 def _backtest(options: argparse.Namespace) -> int:
     from server.backtest import run_backtest_command
 
@@ -180,6 +212,18 @@ def _asked(options: argparse.Namespace, ask: Callable[[Client], T]) -> T:
     except ClientError as error:
         kind = UsageError if error.code in _BAD_INPUT_CODES else FailedError
         raise kind(error.sentence) from None
+
+
+def _until_broken(
+    frames: Iterator[PushedFrame], broken: list[SourceError]
+) -> Iterator[PushedFrame]:
+    """Frames up to a break, which is kept for later: what came before it has its scores."""
+    from server.streams import SourceError
+
+    try:
+        yield from frames
+    except SourceError as error:
+        broken.append(error)
 
 
 def _watched(client: Client, stream_id: str | None) -> Iterator[tuple[int, WindowScore | Alert]]:
@@ -250,11 +294,15 @@ def _with_password(url: str, line: str) -> str:
 
 
 def _assignments(texts: Sequence[str]) -> dict[str, str]:
+    from server.streams import shown
+
     flags: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set {text!r} must be KEY=VALUE, such as --set grpc.port=50051")
+        if not equals or "://" in key:
+            raise UsageError(
+                f"--set {shown(text)!r} must be KEY=VALUE, such as --set grpc.port=50051"
+            )
         flags[key.strip()] = value
     return flags
 
@@ -273,6 +321,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "streams update": _update,
     "streams remove": _remove,
     "watch": _watch,
+    "push": _push,
     "model": _model,
     "backtest": _backtest,
 }

@@ -87,13 +87,23 @@ def score_features(
 
     Returns:
         B scores in [0, 1].
+
+    Raises:
+        EngineError, MemoryError: it failed; no memory has advanced.
     """
     states = [m.state if m.state is not None else detector.zero_state() for m in memories]
     batch = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
     scores, after = detector.step(features, batch)
-    for row, memory in enumerate(memories):
-        memory.state = {name: tensor[row : row + 1].copy() for name, tensor in after.items()}
-        memory.last_feature = features[row : row + 1].copy()
+    # Copied before the first memory changes: where that fails, none has advanced.
+    advanced = [
+        (
+            {name: tensor[row : row + 1].copy() for name, tensor in after.items()},
+            features[row : row + 1].copy(),
+        )
+        for row in range(len(memories))
+    ]
+    for memory, (state, feature) in zip(memories, advanced, strict=True):
+        memory.state, memory.last_feature = state, feature
     return [float(score) for score in scores]
 
 

@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS
 from server.bundle import DEFAULT_BUNDLE
 from server.ingest.access import LOOPBACK, Network
+from server.ingest.settings import MAX_PIXELS
 from server.wording import one_line, quoted
 
 if TYPE_CHECKING:
@@ -144,6 +145,9 @@ class IngestSettings(_Group):
         backoff_max_seconds: the longest wait before any retry.
         stable_seconds: frames for so long set the waits back to the first.
         hang_seconds: a worker without a sign of life for so long is replaced.
+        max_pixels: of a pushed frame; a larger one is refused before it is decoded.
+        worker_memory_mb: a worker that holds more memory, in MB, is replaced; it needs 55, and
+            about 20 for each 1080p stream, more where a camera uses many reference frames.
     """
 
     workers: Annotated[int, Field(ge=1, le=64)] = 2
@@ -153,6 +157,25 @@ class IngestSettings(_Group):
     backoff_max_seconds: Seconds = 30
     stable_seconds: Seconds = 60
     hang_seconds: Seconds = 2.5
+    max_pixels: Annotated[int, Field(ge=256, le=2**30)] = MAX_PIXELS
+    worker_memory_mb: Annotated[int, Field(ge=1, le=1_000_000)] = 2048
+
+
+class PushSettings(_Group):
+    """What clients that push video may do.
+
+    Attributes:
+        max_message_mb: size of one message, in MiB; a raw 1080p frame has 6.
+        max_calls_per_client: open calls of one network address.
+        max_frames_per_second: frames within one second of their own times.
+        idle_seconds: a call ends where the client sends no frame, or reads no
+            score, for so long.
+    """
+
+    max_message_mb: Annotated[int, Field(ge=1, le=256)] = 16
+    max_calls_per_client: Annotated[int, Field(ge=1, le=10000)] = 16
+    max_frames_per_second: Annotated[int, Field(ge=1, le=10000)] = 240
+    idle_seconds: Seconds = 30
 
 
 class AccessSettings(_Group):
@@ -215,6 +238,7 @@ class Settings(_Group):
     engine: EngineSettings = EngineSettings()
     batch: BatchSettings = BatchSettings()
     ingest: IngestSettings = IngestSettings()
+    push: PushSettings = PushSettings()
     access: AccessSettings = AccessSettings()
     alerts: AlertSettings = AlertSettings()
     store: StoreSettings = StoreSettings()

@@ -165,13 +165,14 @@ class Store:
             )
 
     def _shown(self) -> str:
-        return self._url.render_as_string(hide_password=True)
+        # PostgreSQL takes a password as a field of the query too.
+        return self._url.set(query={}).render_as_string(hide_password=True)
 
 
 def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # its port is no number: part of a password, perhaps
         raise StoreError(
             "store.url is not a database URL; expected sqlite:///FILE or postgresql://..."
         ) from None
@@ -202,6 +203,11 @@ def _engine(url: URL) -> Engine:
         raise StoreError(
             f"store.url needs a database driver that is not installed ({error}); "
             "install it (psycopg for PostgreSQL) or choose sqlite:///FILE"
+        ) from None
+    except (ArgumentError, ValueError, TypeError):
+        raise StoreError(
+            f"store.url has parts that {url.get_backend_name()} does not take; "
+            "expected sqlite:///FILE or postgresql://..."
         ) from None
     if not in_memory:
         sa.event.listen(engine, "connect", _set_pragmas)

@@ -13,7 +13,10 @@ from enum import Enum
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 STREAM_ID = re.compile(r"[a-z0-9-]{1,63}")
-SCHEMES = ("rtsp", "rtsps", "file")
+SCHEMES = ("rtsp", "rtsps", "file", "push")
+PUSHED = "push://"
+"""Source URL of a stream whose video clients send."""
+
 MAX_URL_LENGTH = 2048
 MAX_LOGIN_BYTES = 127
 """Of `user:password` as it stands in the URL; FFmpeg cuts a longer one off without a word."""
@@ -22,10 +25,17 @@ MAX_LOGIN_BYTES = 127
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
 _ENCODED_CONTROL = re.compile("%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+(%\w+)?\])(:\d+)?")
+# Its value runs on to the next field, whatever it holds: some write '/' or '@' as they are.
 _SECRET_FIELD = re.compile(
-    r"(?P<field>(?:user(?:name)?|pass(?:word|wd)?|pwd|token|secret|auth|key))=(?P<secret>[^&;/?#]+)",
-    re.IGNORECASE,
+    r"(?P<field>(?:user(?:name)?|pass\w{0,16}|pwd|psw|pw|token|secret|auth|key))"
+    r"=(?P<secret>.+?)(?=[&;][\w.-]+=|$)",
+    re.IGNORECASE | re.DOTALL,
 )
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_LOGIN_WITHOUT_HOST = re.compile(
+    r"\A([^:]*:(?://+[^/?#:]*:)?)(?!//|\d{1,5}(?:[/?#]|$)).+", re.DOTALL
+)
+_ENCODED = re.compile("%[0-9A-F]{2}")
 
 
 class Mode(Enum):
@@ -67,6 +77,7 @@ class Reason(Enum):
     WORKER_LOST = "worker_lost"
     UNREACHABLE = "unreachable"
     INTERNAL = "internal"
+    PICTURE_TOO_LARGE = "picture_too_large"
 
 
 class SourceError(OSError):
@@ -96,8 +107,8 @@ class SourceUrl:
 
     Raises:
         ValueError: not a URL with one of the schemes of `SCHEMES`, a host for
-            RTSP and an absolute path for files; or one that FFmpeg would read
-            differently.
+            RTSP, an absolute path for files and nothing else for pushes; or one
+            that FFmpeg would read differently.
     """
 
     __slots__ = ("_parts", "_text")
@@ -107,7 +118,11 @@ class SourceUrl:
         self._text = parts.scheme + text[len(parts.scheme) :]  # FFmpeg knows no RTSP://
         if parts.scheme not in SCHEMES:
             allowed = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise ValueError(f"source URL must start with one of {allowed} (got {_shown(text)!r})")
+            raise ValueError(f"source URL must start with one of {allowed} (got {shown(text)!r})")
+        if parts.scheme == "push":
+            if self._text != PUSHED:
+                raise ValueError(f"the source of a stream that clients push is just {PUSHED}")
+            return
         if parts.scheme == "file":
             if parts.netloc or not parts.path.startswith("/"):
                 raise ValueError("a file source is file:///absolute/path, without a host")
@@ -122,7 +137,13 @@ class SourceUrl:
             )
         if not _HOST_AND_PORT.fullmatch(address):
             raise ValueError(
-                f"source URL {str(self)!r} has no host; expected rtsp://HOST[:PORT]/PATH"
+                f"source URL {shown(text)!r} has no host; expected rtsp://HOST[:PORT]/PATH"
+            )
+        if "@" in _SECRET_FIELD.sub("", urlunsplit(parts._replace(scheme="", netloc=""))):
+            # Left as it is, half of a password with a '/' in it would be the path.
+            raise ValueError(
+                f"source URL {shown(text)!r} holds '@' after its host; percent-encode it as %40, "
+                "and '/', '?' and '#' in a password as %2F, %3F and %23"
             )
 
     @property
@@ -172,6 +193,8 @@ class SourceUrl:
 
     def __str__(self) -> str:
         parts = self._parts
+        if parts.scheme == "push":
+            return PUSHED  # urlunsplit would leave its slashes out
         if self.has_login:
             parts = parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2])
         return _SECRET_FIELD.sub(r"\g<field>=***", urlunsplit(parts))
@@ -204,9 +227,16 @@ class StreamConfig:
     transport: Transport = Transport.TCP
     open_threshold: float | None = None
 
+    @property
+    def is_pushed(self) -> bool:
+        """Whether clients send the video, and nothing is to be opened for it."""
+        return self.url.scheme == "push"
+
     def __post_init__(self) -> None:
         if not STREAM_ID.fullmatch(self.stream_id):
-            raise ValueError(f"stream id {self.stream_id!r} must be 1 to 63 of a-z, 0-9 and '-'")
+            raise ValueError(
+                f"stream id {shown(self.stream_id)!r} must be 1 to 63 of a-z, 0-9 and '-'"
+            )
         if self.open_threshold is not None and not 0 < self.open_threshold <= 1:
             raise ValueError(f"open_threshold ({self.open_threshold}) must be over 0 and at most 1")
         if self.mode is Mode.LISTEN and self.url.scheme != "rtsp":
@@ -239,23 +269,42 @@ class StreamStatus:
     last_frame_seconds: float | None = None
 
 
+def shown(text: str) -> str:
+    """Any text that may hold a URL, without what may be a credential in it.
+
+    It need be no URL: what was given in place of an id, or one whose password
+    cannot be told from its host. Rather too much is left out than too little.
+
+    >>> shown("rtsp://joe:pass/word@10.0.0.5/cam")
+    'rtsp://***@10.0.0.5/cam'
+    >>> shown("rtsp://joe:password"), shown("front door")
+    ('rtsp://joe:***', 'front door')
+    """
+    text = _SECRET_FIELD.sub(r"\g<field>=***", text)
+    scheme = _SCHEME.match(text)
+    _, at, address = text.rpartition("@")
+    if at:
+        return f"{scheme[0] if scheme else ''}***@{address}"
+    return _LOGIN_WITHOUT_HOST.sub(r"\1***", text)
+
+
 def _split(text: str) -> SplitResult:
     if len(text) > MAX_URL_LENGTH:
         raise ValueError(f"source URL has {len(text)} characters; at most {MAX_URL_LENGTH} go")
     if _UNSAFE.search(text) or _ENCODED_CONTROL.search(text) or not text.isprintable():
         raise ValueError(
-            f"source URL {_shown(text)!r} holds a space, control character or backslash; "
+            f"source URL {shown(text)!r} holds a space, control character or backslash; "
             "percent-encode a space or backslash, leave out the rest"
         )
     try:
         parts = urlsplit(text)
     except ValueError:
         raise ValueError(
-            f"source URL {_shown(text)!r} is not a URL; expected rtsp://HOST[:PORT]/PATH"
+            f"source URL {shown(text)!r} is not a URL; expected rtsp://HOST[:PORT]/PATH"
         ) from None
     if not _has_usable_port(parts):
         raise ValueError(
-            f"source URL {_shown(text)!r} is not a URL: its port must be 1 to 65535 or left out "
+            f"source URL {shown(text)!r} is not a URL: its port must be 1 to 65535 or left out "
             "with its colon; '/', '?' and '#' in a password must be percent-encoded"
         )
     return parts
@@ -270,17 +319,11 @@ def _has_usable_port(parts: SplitResult) -> bool:
         return False
 
 
-def _shown(text: str) -> str:
-    """Text of an unparsable URL, cut before anything that may be a credential."""
-    head, at, tail = text.rpartition("@")
-    shown = f"{head.split('://')[0]}://***@{tail}" if at else text
-    return _SECRET_FIELD.sub(r"\g<field>=***", shown)
-
-
 def _spellings(secrets: Iterable[str | None]) -> list[str]:
     """Every form that the secrets may take in a message, the longest first."""
     forms: set[str] = set()
     for secret in filter(None, secrets):
         plain = unquote(secret)
-        forms |= {secret, plain, quote(plain), quote(plain, safe="")}
+        upper = {secret, quote(plain), quote(plain, safe="")}
+        forms |= upper | {plain} | {_ENCODED.sub(lambda m: m[0].lower(), form) for form in upper}
     return sorted(forms, key=len, reverse=True)

@@ -10,16 +10,18 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 
-from server.alerts import Alert, AlertMachine, AlertPolicy, ScoredSpan
-from server.batcher import Batcher, BatchSettings, Lane
+from server.alerts import Alert, AlertMachine
+from server.batcher import Batcher, Lane
 from server.engine.onnxruntime import OnnxDetector
 from server.hub import Hub
-from server.ingest.access import AccessPolicy
 from server.ingest.events import (
     FrameStats,
+    FrameTaken,
     IngestEvent,
     Reconnected,
     StatusChanged,
@@ -27,14 +29,27 @@ from server.ingest.events import (
     WindowsSkipped,
 )
 from server.ingest.pool import IngestPool
+from server.push import PushCalls, PushSession, waiting_for_push
+from server.pushed import PushFormat
+from server.record import StreamRecord, scored_span
 from server.scoring import DropReason, WindowScore
 from server.store import Store, StoreError
-from server.streams import Mode, SourceError, StreamConfig, StreamState, StreamStatus
+from server.streams import (
+    PUSHED,
+    Mode,
+    Reason,
+    SourceError,
+    SourceUrl,
+    StreamConfig,
+    StreamState,
+)
+from server.supervision import SupervisorSettings
 from server.telemetry import Telemetry
 from server.views import (
     CapacityError,
     Change,
     ModelInfo,
+    NotPushableError,
     StreamExistsError,
     StreamView,
     UnknownStreamError,
@@ -46,38 +61,6 @@ SEQUENCES_RESERVED = 1000
 """Sequences that the store gives out at a time, so that a crash never repeats one."""
 
 MakePool = Callable[[Callable[[IngestEvent], None]], IngestPool]
-
-
-@dataclass(frozen=True, slots=True)
-class SupervisorSettings:
-    """Values of the supervisor.
-
-    Attributes:
-        batch: how windows are joined.
-        close_ratio: default close threshold as a share of the open threshold.
-        min_duration_seconds: that an event must last to become an alert.
-        max_streams: at most so many at a time.
-        access: which sources may be opened.
-    """
-
-    batch: BatchSettings
-    close_ratio: float
-    min_duration_seconds: float
-    max_streams: int
-    access: AccessPolicy
-
-
-@dataclass(slots=True, eq=False)
-class _Stream:
-    """All that belongs to one stream; guarded by the supervisor's lock."""
-
-    config: StreamConfig
-    created_seconds: float
-    lane: Lane
-    machine: AlertMachine
-    reserved: int
-    last_score: float | None = None
-    status: StreamStatus = field(default_factory=lambda: StreamStatus(StreamState.CONNECTING))
 
 
 class Supervisor:
@@ -104,13 +87,14 @@ class Supervisor:
         make_pool: MakePool,
     ) -> None:
         self.model = model
+        self.push_calls = PushCalls(settings.push)
         self.scores, self.alerts = hubs
         self._settings = settings
         self._store = store
         self._telemetry = telemetry
         self._batcher = Batcher(detector, settings.batch, self)
         self._pool = make_pool(self._take_event)
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, StreamRecord] = {}
         self._lock = threading.Lock()
         self._changing = asyncio.Lock()
 
@@ -130,6 +114,8 @@ class Supervisor:
             await asyncio.to_thread(self._batcher.stop)
             for stream in self._all():
                 self._publish(stream.machine.finish())
+                if stream.temporary:
+                    continue
                 next_sequence = stream.lane.next_sequence
                 await asyncio.to_thread(self._store.settle, stream.config.stream_id, next_sequence)
 
@@ -158,11 +144,11 @@ class Supervisor:
             UnknownStreamError: there is none of that id.
         """
         with self._lock:
-            return _view(self._known(stream_id))
+            return self._known(stream_id).view
 
     def list(self) -> list[StreamView]:
         """All streams, by id."""
-        return [_view(stream) for stream in self._all()]
+        return [stream.view for stream in self._all()]
 
     async def update(self, stream_id: str, change: Change) -> StreamView:
         """Change a stream; it reconnects where its source changed or it had come to rest.
@@ -176,13 +162,14 @@ class Supervisor:
             config = change(self.get(stream_id).config)
             self._settings.access.check(config)
             self._check_port(config)
-            await asyncio.to_thread(self._store.update, config)
             with self._lock:
                 stream = self._known(stream_id)
-                stream.config = config
-                stream.lane.lossless = config.url.scheme == "file"
-                stream.machine.policy = self._policy(config)
-            self._reopen(config)
+            if not stream.temporary:
+                await asyncio.to_thread(self._store.update, config)
+            with self._lock:
+                before, stream.config = stream.config, config
+                stream.machine.policy = self._settings.alert_policy(config, self.model.threshold)
+            self._reopen(stream, before)
             return self.get(stream_id)
 
     async def delete(self, stream_id: str) -> None:
@@ -194,17 +181,39 @@ class Supervisor:
         """
         async with self._changing:
             with self._lock:
-                self._known(stream_id)
-            await asyncio.to_thread(self._store.delete, stream_id)
-            self._pool.remove(stream_id)
-            with self._lock:
-                stream = self._streams.pop(stream_id)
-                self._batcher.close_lane(stream.lane)
-                self._publish(stream.machine.finish())
-                self._telemetry.forget(stream_id)
-            self.scores.end_stream(stream_id)
-            self.alerts.end_stream(stream_id)
-            logger.info("stream %s deleted", stream_id)
+                stream = self._known(stream_id)
+            if not stream.temporary:
+                await asyncio.to_thread(self._store.delete, stream_id)
+            self._forget(stream)
+
+    @asynccontextmanager
+    async def pushing(
+        self, stream_id: str | None, temporary_id: str, push: PushFormat
+    ) -> AsyncIterator[PushSession]:
+        """A session in which a client pushes video; it ends with the block.
+
+        Args:
+            stream_id: the stream to push to; None makes a temporary one.
+            temporary_id: the id of that one.
+            push: what will be sent.
+
+        Raises:
+            UnknownStreamError: there is no stream of that id.
+            NotPushableError: it is no push:// stream, or another call pushes to it.
+            StreamExistsError: the temporary id is taken.
+            CapacityError: there are as many streams as the settings allow.
+        """
+        session = await self._begin_push(stream_id, temporary_id, push)
+        try:
+            yield session
+        finally:
+            await asyncio.shield(self._end_push(session))
+
+    def end_pushes(self, error: Exception) -> None:
+        """End every session, because of `error`."""
+        for stream in self._all():
+            if stream.session is not None:
+                stream.session.fail(error)
 
     # What the workers report; on their reader threads
 
@@ -225,14 +234,13 @@ class Supervisor:
                 self._change_status(stream, event)
             case FrameStats():
                 self._count_frames(stream, event)
+            case FrameTaken():
+                if stream.session is not None:
+                    stream.session.took(event.damaged)
             case Reconnected():
-                with self._lock:
-                    count = stream.status.reconnects + 1
-                    stream.status = replace(stream.status, reconnects=count)
-                    if stream.lane.open:
-                        self._telemetry.reconnected(event.stream_id, event.reason.value)
+                self._count_reconnect(stream, event)
 
-    def _change_status(self, stream: _Stream, event: StatusChanged) -> None:
+    def _change_status(self, stream: StreamRecord, event: StatusChanged) -> None:
         with self._lock:
             stream.status = replace(
                 stream.status, state=event.state, reason=event.reason, message=event.message
@@ -242,8 +250,10 @@ class Supervisor:
                 self._telemetry.stream_up(event.stream_id, is_up)
         if event.state is not StreamState.RUNNING:
             self._batcher.break_off(stream.lane)
+            if stream.session is not None:
+                stream.session.conclude(event, stream.lane.next_sequence)
 
-    def _count_frames(self, stream: _Stream, event: FrameStats) -> None:
+    def _count_frames(self, stream: StreamRecord, event: FrameStats) -> None:
         with self._lock:
             stream.status = replace(
                 stream.status,
@@ -257,8 +267,15 @@ class Supervisor:
         if event.windows:
             self._telemetry.stage("preprocess", event.preprocess_seconds / event.windows)
 
-    def _reserve(self, stream: _Stream) -> None:
-        if stream.lane.next_sequence + SEQUENCES_RESERVED // 10 <= stream.reserved:
+    def _count_reconnect(self, stream: StreamRecord, event: Reconnected) -> None:
+        with self._lock:
+            stream.status = replace(stream.status, reconnects=stream.status.reconnects + 1)
+            if stream.lane.open:
+                self._telemetry.reconnected(event.stream_id, event.reason.value)
+
+    def _reserve(self, stream: StreamRecord) -> None:
+        ample = stream.lane.next_sequence + SEQUENCES_RESERVED // 10 <= stream.reserved
+        if ample or stream.temporary:
             return
         stream.reserved = stream.lane.next_sequence + SEQUENCES_RESERVED
         try:
@@ -271,11 +288,14 @@ class Supervisor:
 
     def scored(self, lane: Lane, score: WindowScore) -> None:
         """Publish one window's score, and what it does to the stream's alert."""
-        self._pool.acknowledge(lane.stream_id)
         with self._lock:
             stream = self._streams.get(lane.stream_id)
             if stream is None or stream.lane is not lane:
                 return
+            if stream.session is not None:
+                stream.session.offer(score)  # acknowledged once the client has it
+            elif lane.lossless:
+                self._pool.acknowledge(lane.stream_id)
             if score.score is None:
                 assert score.drop_reason is not None
                 self._telemetry.window_dropped(lane.stream_id, score.drop_reason.value)
@@ -283,7 +303,7 @@ class Supervisor:
                 stream.last_score = score.score
                 self._telemetry.window_scored(lane.stream_id, score.score, score.latency_seconds)
             self.scores.publish(score)
-            self._publish(stream.machine.push(_scored_span(score)))
+            self._publish(stream.machine.push(scored_span(score)))
 
     def broke_off(self, lane: Lane) -> None:
         """The source broke off: close an open alert, nothing is known beyond."""
@@ -305,17 +325,14 @@ class Supervisor:
     async def _open(
         self, config: StreamConfig, created_seconds: float, next_sequence: int
     ) -> StreamView:
-        lossless = config.url.scheme == "file"
-        lane = self._batcher.open_lane(config.stream_id, next_sequence, lossless=lossless)
-        machine = AlertMachine(config.stream_id, self.model.bundle_id, self._policy(config))
         reserved = next_sequence + SEQUENCES_RESERVED
-        stream = _Stream(config, created_seconds, lane, machine, reserved)
         await asyncio.to_thread(self._store.reserve, config.stream_id, reserved)
-        with self._lock:
-            self._streams[config.stream_id] = stream
-            self._telemetry.stream_up(config.stream_id, False)
-            view = _view(stream)
-        logger.info("stream %s: %s", config.stream_id, config.url)
+        stream = self._enter(config, created_seconds, next_sequence, reserved)
+        view = self.get(config.stream_id)
+        if config.is_pushed:
+            self._change_status(stream, waiting_for_push(config.stream_id, None))
+            return self.get(config.stream_id)
+        stream.lane.lossless = config.url.scheme == "file"
         try:
             self._pool.add(config)
         except SourceError as error:
@@ -326,11 +343,110 @@ class Supervisor:
             self._change_status(stream, denied)
         return view
 
-    def _reopen(self, config: StreamConfig) -> None:
+    def _enter(
+        self, config: StreamConfig, created_seconds: float, next_sequence: int, reserved: int
+    ) -> StreamRecord:
+        """Make the record of a stream, without a source yet."""
+        lane = self._batcher.open_lane(config.stream_id, next_sequence)
+        machine = AlertMachine(
+            config.stream_id,
+            self.model.bundle_id,
+            self._settings.alert_policy(config, self.model.threshold),
+        )
+        stream = StreamRecord(config, created_seconds, lane, machine, reserved)
+        with self._lock:
+            self._streams[config.stream_id] = stream
+            self._telemetry.stream_up(config.stream_id, False)
+        logger.info("stream %s: %s", config.stream_id, config.url)
+        return stream
+
+    def _forget(self, stream: StreamRecord) -> None:
+        """Leave nothing of a stream but what the store has of it."""
+        stream_id = stream.config.stream_id
+        self._pool.remove(stream_id)
+        with self._lock:
+            del self._streams[stream_id]
+            self._batcher.close_lane(stream.lane)
+            self._publish(stream.machine.finish())
+            self._telemetry.forget(stream_id)
+        if stream.session is not None:
+            stream.session.fail(UnknownStreamError(f"stream {stream_id} was deleted"))
+        self.scores.end_stream(stream_id)
+        self.alerts.end_stream(stream_id)
+        logger.info("stream %s deleted", stream_id)
+
+    def _reopen(self, stream: StreamRecord, before: StreamConfig) -> None:
+        config = stream.config
+        if config.is_pushed and before.is_pushed:
+            return  # what a client sends does not depend on the rest
+        if stream.session is not None:
+            gone = NotPushableError(f"stream {config.stream_id!r} got another source")
+            stream.session.fail(gone)
+            stream.session = None
+        if config.is_pushed or before.is_pushed:
+            self._pool.remove(config.stream_id)
+        if config.is_pushed:
+            self._change_status(stream, waiting_for_push(config.stream_id, None))
+            return
+        stream.lane.lossless = config.url.scheme == "file"
         try:
             self._pool.update(config)
         except KeyError:
-            self._pool.add(config)  # it was denied at the start and never opened
+            self._pool.add(config)  # it was denied at the start, or was pushed so far
+
+    async def _begin_push(
+        self, stream_id: str | None, temporary_id: str, push: PushFormat
+    ) -> PushSession:
+        async with self._changing:
+            if stream_id is None:
+                config = StreamConfig(temporary_id, SourceUrl(PUSHED))
+                self._check_free(config)
+                stream = self._enter(config, time.time(), 0, 0)
+                stream.temporary = True
+            else:
+                stream = self._pushable(stream_id)
+            name = stream.config.stream_id
+            session = PushSession(
+                name,
+                push,
+                self.push_calls.limits,
+                stream.lane.next_sequence,
+                partial(self._pool.feed, name),
+                partial(self._pool.acknowledge, name),
+            )
+            with self._lock:
+                stream.session = session
+                stream.lane.lossless = push.lossless
+            self._pool.add(stream.config, push)
+            return session
+
+    def _pushable(self, stream_id: str) -> StreamRecord:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            remedy = f"create it with the URL {PUSHED}, or make a temporary one"
+            raise UnknownStreamError(f"there is no stream {stream_id!r}; {remedy}")
+        if not stream.config.is_pushed:
+            raise NotPushableError(
+                f"stream {stream_id!r} is read from {stream.config.url}; push to a stream that was "
+                f"created with the URL {PUSHED}"
+            )
+        if stream.session is not None:
+            raise NotPushableError(
+                f"another call pushes to stream {stream_id!r}; end that one first"
+            )
+        return stream
+
+    async def _end_push(self, session: PushSession) -> None:
+        async with self._changing:
+            stream = self._streams.get(session.stream_id)
+            if stream is None or stream.session is not session:
+                return  # deleted, or given another source
+            stream.session = None
+            if stream.temporary:
+                self._forget(stream)
+                return
+            self._pool.remove(session.stream_id)
+            self._change_status(stream, waiting_for_push(session.stream_id, Reason.END_OF_STREAM))
 
     def _publish(self, changes: Sequence[Alert]) -> None:
         for alert in changes:
@@ -347,20 +463,13 @@ class Supervisor:
             )
             self.alerts.publish(alert)
 
-    def _policy(self, config: StreamConfig) -> AlertPolicy:
-        opens = config.open_threshold
-        if opens is None:
-            opens = self.model.threshold
-        closes = self._settings.close_ratio * opens
-        return AlertPolicy(opens, closes, self._settings.min_duration_seconds)
-
-    def _known(self, stream_id: str) -> _Stream:
+    def _known(self, stream_id: str) -> StreamRecord:
         stream = self._streams.get(stream_id)
         if stream is None:
             raise UnknownStreamError(f"there is no stream {stream_id!r}; list them first")
         return stream
 
-    def _all(self) -> Sequence[_Stream]:
+    def _all(self) -> Sequence[StreamRecord]:
         with self._lock:
             return [self._streams[stream_id] for stream_id in sorted(self._streams)]
 
@@ -387,23 +496,3 @@ class Supervisor:
                     f"port {config.url.port} is listened on by stream "
                     f"{other.config.stream_id!r} already; choose another port"
                 )
-
-
-def _view(stream: _Stream) -> StreamView:
-    return StreamView(
-        config=stream.config,
-        status=stream.status,
-        next_sequence=stream.lane.next_sequence,
-        last_score=stream.last_score,
-        created_seconds=stream.created_seconds,
-    )
-
-
-def _scored_span(score: WindowScore) -> ScoredSpan:
-    return ScoredSpan(
-        sequence=score.sequence,
-        start_seconds=score.span.start_capture_seconds,
-        end_seconds=score.span.end_capture_seconds,
-        score=score.score,
-        after_gap=score.span.number == 0,
-    )

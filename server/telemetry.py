@@ -19,6 +19,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from server.ingest.events import WorkerLoss
 from server.views import ModelInfo
 
 # Close together around 0.3 s, the bound that p95 is held to.
@@ -89,6 +90,10 @@ class Telemetry:
         """Windows of one run of the encoder."""
         self._batch.observe(size)
 
+    def worker_lost(self, loss: WorkerLoss) -> None:
+        """A decode worker was replaced."""
+        self._worker_restarts.labels(loss.value).inc()
+
     def model(self, info: ModelInfo) -> None:
         """What is served."""
         # A bundle that was swapped out must not stay at 1 beside the new one.
@@ -151,6 +156,11 @@ class Telemetry:
             buckets=_BATCH_BUCKETS,
             registry=self.registry,
         )
+        self._worker_restarts = self._counter(
+            "gvvad_decode_worker_restarts", "Decode workers that were replaced.", ["reason"]
+        )
+        for loss in WorkerLoss:
+            self._worker_restarts.labels(loss.value)
         labels = ["bundle", "encoder", "engine", "precision"]
         self._model = self._gauge("gvvad_model_info", "The bundle that is served.", labels)
         build = self._gauge("gvvad_build_info", "This project's version.", ["version"])

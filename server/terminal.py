@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from server.alerts import Alert
+from server.pushed import PushCounts
 from server.scoring import WindowScore
 from server.views import ModelInfo, StreamView
 
@@ -69,6 +70,31 @@ def alert_json(alert: Alert, missed: int) -> Json:
         "peak_time": _rfc3339(alert.peak_seconds),
         "missed": missed,
     }
+
+
+def push_json(counts: PushCounts, seconds: float) -> Json:
+    """The end of a push for programs, so long after its start."""
+    return {
+        "type": "end",
+        "frames_received": counts.received,
+        "frames_dropped": counts.dropped,
+        "frames_damaged": counts.damaged,
+        "seconds": seconds,
+    }
+
+
+def push_line(counts: PushCounts, seconds: float) -> str:
+    """The end of a push for people.
+
+    >>> from server.pushed import PushCounts
+    >>> push_line(PushCounts(received=500, damaged=2), 4.0)
+    '500 frames in 4.0 s (125 a second), 0 dropped, 2 damaged'
+    """
+    rate = counts.received / max(seconds, 1e-9)
+    return (
+        f"{counts.received} frames in {seconds:.1f} s ({rate:.0f} a second), "
+        f"{counts.dropped} dropped, {counts.damaged} damaged"
+    )
 
 
 def model_json(model: ModelInfo) -> Json:

@@ -26,6 +26,33 @@ class CapacityError(RuntimeError):
     """The server has no room for another one; the message is the sentence for the client."""
 
 
+class InvalidVideoError(ValueError):
+    """Pushed video is not what it should be; the message is the sentence for the client."""
+
+
+class LimitError(RuntimeError):
+    """A client goes beyond a limit; the message is the sentence for the client."""
+
+
+class NotPushableError(RuntimeError):
+    """A stream takes no pushed video now; the message is the sentence for the client."""
+
+
+class IdleError(RuntimeError):
+    """A client stayed silent for too long; the message is the sentence for the client."""
+
+
+class LostError(RuntimeError):
+    """The server lost what a call needs; the message is the sentence for the client."""
+
+
+class StoppingError(RuntimeError):
+    """The server stops and takes no more calls."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping; try again once it is back")
+
+
 @dataclass(frozen=True, slots=True)
 class StreamView:
     """A stream as a client sees it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -19,7 +19,12 @@ from server.contract import WINDOW_FRAMES, Image, WindowSpec
 
 MIN_GAP_SECONDS = 2.0
 GAP_INTERVALS = 4
-"""A gap is longer than both two seconds and four median frame intervals."""
+MAX_GAP_SECONDS = 300.0
+"""A gap is longer than both two seconds and four median frame intervals, or than five minutes:
+whoever sends odd times must not fill hours with one picture."""
+
+CLOCK_STEP_SECONDS = 1.0
+"""A window whose frames' UTC differs from the monotonic clock by as much: UTC was set."""
 
 _INTERVALS_KEPT = 31
 # Containers round times to as little as a millisecond: a frame that misses its
@@ -82,7 +87,7 @@ class Window:
             the grid repeats frames, so neighbouring windows may share one.
         start_pts_seconds: time of slot 0's frame.
         end_pts_seconds: time of slot 15's frame.
-        start_capture_seconds: UTC of slot 0's frame.
+        start_capture_seconds: UTC of slot 0's frame, by the clock that slot 15's has.
         end_capture_seconds: UTC of slot 15's frame.
         arrival_seconds: monotonic clock when slot 15's frame arrived.
     """
@@ -141,43 +146,50 @@ class WindowAssembler(Generic[P]):
         self._origin_seconds = 0.0
         self._taken = 0
         self._images: list[Image] = []
+        self._rendered: tuple[int, Image] | None = None
 
-    def push(self, frame: SourceFrame[P]) -> list[Window]:
-        """Take the next frame.
+    def push(self, frame: SourceFrame[P]) -> Iterator[Window]:
+        """Take the next frame; the iterator must be read to its end.
 
-        Returns:
-            The windows it closes: usually none or one, several where a slow
-            camera skips whole windows without a gap.
+        Yields:
+            The windows it closes: usually none or one, many where a slow camera
+            skips whole windows without a gap; made one by one, as they are read.
         """
         last = self._last
         if last is None:
-            return self._begin(frame)
+            yield from self._begin(frame)
+            return
         interval = frame.pts_seconds - last.pts_seconds
         if interval > self._gap_limit_seconds() or interval < -MIN_GAP_SECONDS:
             if interval > 0:
                 self._intervals.append(interval)
             self.reset()
-            return self._begin(frame)
+            yield from self._begin(frame)
+            return
         if interval <= 0:
-            return []  # a frame out of order cannot be placed any more
+            return  # a frame out of order cannot be placed any more
         self._intervals.append(interval)
         if self._spec.fps is None:
             self._last = frame
-            return self._take(frame)
-        closed = self._take_while(last, frame.pts_seconds - _GRID_TOLERANCE_SECONDS)
+            yield from self._take(frame)
+            return
+        yield from self._take_while(last, frame.pts_seconds - _GRID_TOLERANCE_SECONDS)
         self._last = frame
-        return closed + self._take_while(frame, frame.pts_seconds + _GRID_TOLERANCE_SECONDS)
+        yield from self._take_while(frame, frame.pts_seconds + _GRID_TOLERANCE_SECONDS)
 
-    def finish(self) -> list[Window]:
-        """The source has ended: its last frame stands for one median interval more."""
+    def finish(self) -> Iterator[Window]:
+        """The source has ended: its last frame stands for one median interval more.
+
+        Yields:
+            The windows that this closes; read them to the end.
+        """
         last = self._last
         if last is None or self._spec.fps is None:
-            return []
+            return
         interval = statistics.median(self._intervals) if self._intervals else 0.0
-        end_seconds = last.pts_seconds + interval - _GRID_TOLERANCE_SECONDS
-        closed = self._take_while(last, end_seconds)
+        end_seconds = last.pts_seconds + min(interval, MAX_GAP_SECONDS) - _GRID_TOLERANCE_SECONDS
+        yield from self._take_while(last, end_seconds)
         self.reset()
-        return closed
 
     def _begin(self, frame: SourceFrame[P]) -> list[Window]:
         self._last = frame
@@ -187,15 +199,14 @@ class WindowAssembler(Generic[P]):
     def _gap_limit_seconds(self) -> float:
         if not self._intervals:
             return MIN_GAP_SECONDS
-        return max(MIN_GAP_SECONDS, GAP_INTERVALS * statistics.median(self._intervals))
+        usual_seconds = GAP_INTERVALS * statistics.median(self._intervals)
+        return min(max(MIN_GAP_SECONDS, usual_seconds), MAX_GAP_SECONDS)
 
-    def _take_while(self, frame: SourceFrame[P], before_seconds: float) -> list[Window]:
+    def _take_while(self, frame: SourceFrame[P], before_seconds: float) -> Iterator[Window]:
         """Let `frame` stand for every grid point earlier than `before_seconds`."""
         assert self._spec.fps is not None
-        closed: list[Window] = []
         while self._origin_seconds + self._taken / self._spec.fps < before_seconds:
-            closed += self._take(frame)
-        return closed
+            yield from self._take(frame)
 
     def _take(self, frame: SourceFrame[P]) -> list[Window]:
         slot = self._taken % WINDOW_FRAMES
@@ -203,8 +214,14 @@ class WindowAssembler(Generic[P]):
         if slot == 0:
             self._first = frame
         if slot in self._sampled:
-            self._images.append(self._render(frame.picture))
+            self._images.append(self._image_of(frame))
         return [self._close(frame)] if slot == WINDOW_FRAMES - 1 else []
+
+    def _image_of(self, frame: SourceFrame[P]) -> Image:
+        # A slow camera's frame stands for many grid points: it is rendered once.
+        if self._rendered is None or self._rendered[0] != frame.index:
+            self._rendered = (frame.index, self._render(frame.picture))
+        return self._rendered[1]
 
     def _close(self, last: SourceFrame[P]) -> Window:
         first = self._first
@@ -217,7 +234,20 @@ class WindowAssembler(Generic[P]):
             end_frame=last.index + 1,
             start_pts_seconds=first.pts_seconds,
             end_pts_seconds=last.pts_seconds,
-            start_capture_seconds=first.capture_seconds,
+            start_capture_seconds=_start_capture_seconds(first, last),
             end_capture_seconds=last.capture_seconds,
             arrival_seconds=last.arrival_seconds,
         )
+
+
+def _start_capture_seconds(first: SourceFrame[P], last: SourceFrame[P]) -> float:
+    """UTC of the first frame, by the clock that the last one was dated with.
+
+    The clock may be set while a window is open; the monotonic one tells. The stream's own
+    time then says how long before the last frame the first one was.
+    """
+    captured_seconds = last.capture_seconds - first.capture_seconds
+    arrived_seconds = last.arrival_seconds - first.arrival_seconds
+    if captured_seconds >= 0 and abs(captured_seconds - arrived_seconds) < CLOCK_STEP_SECONDS:
+        return first.capture_seconds
+    return last.capture_seconds - (last.pts_seconds - first.pts_seconds)

@@ -74,7 +74,7 @@ class Frames:
             found += assembler.push(
                 SourceFrame(self.images[index], index, pts_seconds, pts_seconds, pts_seconds)
             )
-        return found + assembler.finish()
+        return [*found, *assembler.finish()]
 
 
 @dataclass(frozen=True, slots=True)

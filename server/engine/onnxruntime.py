@@ -85,31 +85,43 @@ class OnnxDetector:
         for batch in {1, max_batch}:
             images = np.zeros((batch, *self._image_shape), np.uint8)
             state = {k: np.repeat(v, batch, axis=0) for k, v in self.zero_state().items()}
-            scores, _ = self.step(self.encode(images), state)
-            if scores.shape != (batch,) or not ((scores >= 0) & (scores <= 1)).all():
-                raise EngineError(
-                    f"the head made {one_line(str(scores.ravel()[:3]))} of {batch} black windows, "
-                    f"expected as many scores in [0, 1]; {_REMEDY}"
-                )
+            self.step(self.encode(images), state)
 
     def encode(self, images: Image) -> Feature:
         """(B, S, H, W, 3) uint8 -> (B, D) float32.
 
         Raises:
-            EngineError: ONNX Runtime failed.
+            EngineError: ONNX Runtime failed, or a feature is not finite.
         """
-        feature: Feature = _run(self._encoder, [FEATURE], {IMAGES: images})[0]
-        return feature
+        features: Feature = _run(self._encoder, [FEATURE], {IMAGES: images})[0]
+        if len(features) != len(images) or not np.isfinite(features).all():
+            raise EngineError(
+                f"the encoder made {_some(features)} of {len(images)} windows, expected as many "
+                f"finite features; {_REMEDY}"
+            )
+        return features
 
     def step(self, features: Feature, state: State) -> tuple[Feature, State]:
         """(B, D) and the state -> scores (B,) in [0, 1] and the next state.
 
         Raises:
-            EngineError: ONNX Runtime failed.
+            EngineError: ONNX Runtime failed, or what comes out is no score or no state:
+                neither must ever be published or remembered.
         """
         feeds = {FEATURE: features} | {STATE_PREFIX + k: v for k, v in state.items()}
         outputs = [SCORE, *(NEXT_STATE_PREFIX + name for name in self._states)]
         scores, *after = _run(self._head, outputs, feeds)
+        if scores.shape != (len(features),) or not ((scores >= 0) & (scores <= 1)).all():
+            raise EngineError(
+                f"the head made {_some(scores)} of {len(features)} windows, "
+                f"expected as many scores in [0, 1]; {_REMEDY}"
+            )
+        for name, tensor in zip(self._states, after, strict=True):
+            if not np.isfinite(tensor).all():
+                raise EngineError(
+                    f"the head made {_some(tensor)} of state {one_line(name)}, "
+                    f"expected finite numbers; {_REMEDY}"
+                )
         return scores, dict(zip(self._states, after, strict=True))
 
     def zero_state(self) -> State:
@@ -206,6 +218,13 @@ def _run(session: ort.InferenceSession, outputs: list[str], feeds: dict[str, Any
             f"ONNX Runtime failed ({_first_line(error)}); check the bundle and the device"
         ) from error
     return results
+
+
+def _some(numbers: Feature) -> str:
+    """The first of them that are out of place, or else just the first."""
+    flat = numbers.ravel()
+    strange = flat[~np.isfinite(flat)]
+    return one_line(str((strange if len(strange) else flat)[:3]))
 
 
 def _first_line(error: Exception) -> str:

@@ -53,6 +53,8 @@ class AccessPolicy:
         if config.url.scheme == "file":
             self.allowed_file(config.url)
             return
+        if config.is_pushed:
+            return  # there is nothing to open
         address = _literal(config.url.host)
         if address is not None:
             self.check_addresses(config, [address])

@@ -8,9 +8,18 @@ numbers stay free of gaps and the head can be stepped over it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from server.streams import Reason, StreamState
 from server.windows import Window, WindowSpan
+
+
+class WorkerLoss(Enum):
+    """Why a decode worker was replaced; also a metric label."""
+
+    ENDED = "ended"
+    HUNG = "hung"
+    MEMORY = "memory"  # it held more than its bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,4 +97,17 @@ class Reconnected:
     reason: Reason
 
 
-IngestEvent = WindowReady | WindowsSkipped | StatusChanged | FrameStats | Reconnected
+@dataclass(frozen=True, slots=True)
+class FrameTaken:
+    """A pushed frame was decoded; there is room for another.
+
+    Attributes:
+        stream_id: the stream.
+        damaged: whether the decoder could not read it.
+    """
+
+    stream_id: str
+    damaged: bool
+
+
+IngestEvent = WindowReady | WindowsSkipped | StatusChanged | FrameStats | Reconnected | FrameTaken

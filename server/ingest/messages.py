@@ -12,6 +12,7 @@ from server.contract import WindowSpec
 from server.ingest.events import IngestEvent
 from server.ingest.settings import IngestSettings
 from server.preprocess import PreprocessSpec
+from server.pushed import PushedFrame, PushFormat
 from server.streams import Reason, StreamConfig
 
 
@@ -32,11 +33,21 @@ class StartStream:
         generation: of this life; unique in the pool.
         config: the stream, credentials included: this message never leaves the socket pair.
         interrupted_by: why an earlier life was cut off; None for a first one.
+        push: what a client sends in this life; None where the worker opens the source.
     """
 
     generation: int
     config: StreamConfig
     interrupted_by: Reason | None
+    push: PushFormat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedStream:
+    """A frame that a client pushed; None after its last one."""
+
+    generation: int
+    frame: PushedFrame | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,5 +82,5 @@ class Envelope:
     event: IngestEvent
 
 
-Command = StartStream | StopStream | Acknowledge | Shutdown
+Command = StartStream | FeedStream | StopStream | Acknowledge | Shutdown
 Report = Heartbeat | Envelope

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from server.ingest.events import (
+    FrameStats,
+    FrameTaken,
     IngestEvent,
     Reconnected,
     StatusChanged,
@@ -43,8 +45,9 @@ class Outbox:
         self._pending: deque[IngestEvent] = deque()
         self._changed = threading.Condition()
         self._credits = LOSSLESS_CREDITS
+        self._taken: deque[FrameTaken] = deque()
 
-    def put(self, event: StatusChanged | Reconnected) -> None:
+    def put(self, event: StatusChanged | Reconnected | FrameStats) -> None:
         """Add a rare event; where too many wait, the oldest rare one is forgotten."""
         with self._changed:
             self._pending.append(event)
@@ -75,6 +78,12 @@ class Outbox:
             self._pending.append(WindowReady(self._stream_id, window))
         self._wake()
 
+    def took(self, *, damaged: bool) -> None:
+        """A pushed frame was decoded. Bounded by the frames that may be under way."""
+        with self._changed:
+            self._taken.append(FrameTaken(self._stream_id, damaged))
+        self._wake()
+
     def acknowledge(self) -> None:
         """The parent is done with one window."""
         with self._changed:
@@ -84,6 +93,9 @@ class Outbox:
     def pop(self) -> IngestEvent | None:
         """The next event to send; None where nothing waits."""
         with self._changed:
+            # Room first: it matters not to the order of the rest, and the sender waits for it.
+            if self._taken:
+                return self._taken.popleft()
             return self._pending.popleft() if self._pending else None
 
     def _forget_oldest(self) -> None:

@@ -1,7 +1,7 @@
 """Live ingest seen from the server: streams in worker processes, events out.
 
-A stream runs in the worker with the fewest streams. A worker that dies or hangs
-is reaped and replaced, and only its own streams notice.
+A stream runs in the worker with the fewest streams. A worker that dies, hangs or
+outgrows its memory is reaped and replaced, and only its own streams notice.
 """
 
 from __future__ import annotations
@@ -11,25 +11,39 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from server.contract import WindowSpec
-from server.ingest.events import IngestEvent, StatusChanged
-from server.ingest.messages import Acknowledge, Envelope, StartStream, StopStream, WorkerSetup
+from server.ingest.events import IngestEvent, StatusChanged, WorkerLoss
+from server.ingest.messages import (
+    Acknowledge,
+    Command,
+    Envelope,
+    FeedStream,
+    StartStream,
+    StopStream,
+    WorkerSetup,
+)
 from server.ingest.process import WorkerProcess
+from server.ingest.recycling import MemoryJudge, Verdict
 from server.ingest.settings import IngestSettings
 from server.preprocess import PreprocessSpec
+from server.pushed import PushedFrame, PushFormat
 from server.streams import Reason, StreamConfig, StreamState
 
 _TICK_SECONDS = 0.1
 _STALL_SECONDS = 1.0
 _RESPAWN_FIRST_SECONDS = 0.25
 _RESPAWN_MAX_SECONDS = 4.0
+_MEASURE_SECONDS = 1.0
+# A worker takes 0.7 s at most to close its sources.
+_FAREWELL_SECONDS = 2.0
 
 _logger = logging.getLogger(__name__)
 
-_Command = Callable[[], None]
+_Task = Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -39,9 +53,11 @@ class _Stream:
     config: StreamConfig
     slot: _Slot
     generation: int
+    push: PushFormat | None = None
     interrupted_by: Reason | None = None
     state: StreamState = StreamState.CONNECTING
     logged: tuple[StreamState, Reason | None] | None = None
+    unsent: deque[FeedStream] = field(default_factory=deque)  # pushed while there was no worker
     delivery: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -55,10 +71,21 @@ class _Slot:
     """A place for a worker; only the supervisor thread touches it."""
 
     number: int
+    judge: MemoryJudge
     worker: WorkerProcess | None = None
     start_at_seconds: float = 0.0
     started_at_seconds: float = 0.0
+    measure_at_seconds: float = 0.0
     losses: int = 0
+    farewell: _Farewell | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Farewell:
+    """Why a worker was asked to end, and when it is killed."""
+
+    what: str
+    until_seconds: float
 
 
 class IngestPool:
@@ -68,14 +95,15 @@ class IngestPool:
     a supervisor thread. `on_event` is called from reader threads, one a worker,
     and from the supervisor thread; never for one stream from two at a time. It
     must return quickly, must not raise, and must not wait for a thread that is
-    calling `update` or `remove` for the same stream. A `file://` stream is
-    lossless: it sends its next windows only as `acknowledge` is called.
+    calling `update` or `remove` for the same stream. A `file://` stream and a
+    lossless push send their next windows only as `acknowledge` is called.
 
     Args:
         settings: values; see the type.
         window: geometry of the bundle's windows.
         preprocess: the bundle's.
         on_event: gets every event.
+        on_loss: told of every worker that is replaced; from the supervisor thread.
     """
 
     def __init__(
@@ -84,15 +112,18 @@ class IngestPool:
         window: WindowSpec,
         preprocess: PreprocessSpec,
         on_event: Callable[[IngestEvent], None],
+        on_loss: Callable[[WorkerLoss], None] = lambda loss: None,
     ) -> None:
         self._settings = settings
         self._setup = WorkerSetup(settings, window, preprocess)
         self._on_event = on_event
+        self._on_loss = on_loss
         self._lock = threading.Lock()
         self._streams: dict[str, _Stream] = {}
-        self._slots = [_Slot(number) for number in range(settings.workers)]
+        bound_bytes = settings.worker_memory_mb * 1_000_000
+        self._slots = [_Slot(n, MemoryJudge(bound_bytes)) for n in range(settings.workers)]
         self._generations = itertools.count(1)
-        self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[_Task] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._deadline_seconds = 0.0
         self._supervisor = threading.Thread(
@@ -103,8 +134,12 @@ class IngestPool:
         """Start the workers."""
         self._supervisor.start()
 
-    def add(self, config: StreamConfig) -> None:
+    def add(self, config: StreamConfig, push: PushFormat | None = None) -> None:
         """Begin a stream.
+
+        Args:
+            config: of the stream.
+            push: what `feed` will bring; None where the worker opens the source.
 
         Raises:
             ValueError: there is one with this id.
@@ -114,7 +149,7 @@ class IngestPool:
         with self._lock:
             if config.stream_id in self._streams:
                 raise ValueError(f"stream {config.stream_id!r} exists already")
-            stream = _Stream(config, self._emptiest_slot(), next(self._generations))
+            stream = _Stream(config, self._emptiest_slot(), next(self._generations), push)
             self._streams[config.stream_id] = stream
             self._order_start(stream)
 
@@ -153,14 +188,23 @@ class IngestPool:
                 self._order_stop(stream)
                 stream.generation = 0
 
-    def acknowledge(self, stream_id: str) -> None:
-        """A window of the stream is done with; lossless streams may send another."""
-        stream = self._streams.get(stream_id)
-        if stream is not None and stream.config.url.scheme == "file":
-            slot, message = stream.slot, Acknowledge(stream.generation)
-            self._commands.put(lambda: _send(slot, message))
+    def feed(self, stream_id: str, frame: PushedFrame | None) -> None:
+        """Bring a pushed stream its next frame, or None after the last one.
 
-    def stop(self, timeout_seconds: float = 3.0) -> None:
+        What has no room in the worker piles up: the caller counts `FrameTaken`.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            command = FeedStream(stream.generation, frame)
+            self._commands.put(lambda: _feed(stream, command))
+
+    def acknowledge(self, stream_id: str) -> None:
+        """A window of a lossless stream is done with; it may send another."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._order(stream, Acknowledge(stream.generation))
+
+    def stop(self, timeout_seconds: float = 2.0) -> None:
         """End all streams and workers; no process is left behind.
 
         Args:
@@ -186,13 +230,14 @@ class IngestPool:
         return min(self._slots, key=lambda slot: loads[slot.number])
 
     def _order_start(self, stream: _Stream) -> None:
-        slot = stream.slot
-        message = StartStream(stream.generation, stream.config, stream.interrupted_by)
-        self._commands.put(lambda: _send(slot, message))
+        self._order(stream, _start_of(stream))
 
     def _order_stop(self, stream: _Stream) -> None:
-        slot, message = stream.slot, StopStream(stream.generation)
-        self._commands.put(lambda: _send(slot, message))
+        self._order(stream, StopStream(stream.generation))
+
+    def _order(self, stream: _Stream, command: Command) -> None:
+        slot = stream.slot
+        self._commands.put(lambda: _send(slot, command))
 
     def _supervise(self) -> None:
         looked_at_seconds = time.monotonic()
@@ -217,10 +262,38 @@ class IngestPool:
         if worker is None:
             if time.monotonic() >= slot.start_at_seconds:
                 self._start_worker(slot)
+        elif slot.farewell is not None:
+            if worker.gone or time.monotonic() >= slot.farewell.until_seconds:
+                self._replace_worker(slot, worker, WorkerLoss.MEMORY, slot.farewell.what)
         elif worker.gone:
-            self._replace_worker(slot, worker, "ended")
+            self._replace_worker(slot, worker, WorkerLoss.ENDED, "ended")
         elif worker.hangs(self._settings.hang_seconds):
-            self._replace_worker(slot, worker, "hung")
+            self._replace_worker(slot, worker, WorkerLoss.HUNG, "hung")
+        elif time.monotonic() >= slot.measure_at_seconds:
+            self._measure(slot, worker)
+
+    def _measure(self, slot: _Slot, worker: WorkerProcess) -> None:
+        """Ask a worker that holds too much to end: some cameras have few sessions to give."""
+        now_seconds = time.monotonic()
+        slot.measure_at_seconds = now_seconds + _MEASURE_SECONDS
+        held_bytes = worker.memory_bytes
+        verdict = slot.judge.judge(held_bytes, now_seconds)
+        bound = f"over ingest.worker_memory_mb ({self._settings.worker_memory_mb})"
+        if verdict is Verdict.REPLACE:
+            what = f"held {held_bytes / 1e6:.0f} MB, {bound},"
+            slot.farewell = _Farewell(what, now_seconds + _FAREWELL_SECONDS)
+            worker.ask_to_end()
+        elif verdict is Verdict.SPARE:
+            _logger.warning(
+                "decode worker %d (pid %d) holds %.0f MB, %s, again soon after its start: its "
+                "streams need so much, and it is left alone until it is %.0f s old; raise the "
+                "bound or ingest.workers",
+                slot.number,
+                worker.pid,
+                held_bytes / 1e6,
+                bound,
+                slot.judge.spared_seconds,
+            )
 
     def _start_worker(self, slot: _Slot) -> None:
         try:
@@ -230,26 +303,40 @@ class IngestPool:
             _logger.error("decode worker %d cannot be started: %s", slot.number, error)
             return
         slot.started_at_seconds = time.monotonic()
+        slot.judge.begin(slot.started_at_seconds)
         with self._lock:
             streams = [one for one in self._streams.values() if one.slot is slot]
         for stream in streams:
             with stream.delivery:
                 if stream.generation and not stream.at_rest:
-                    self._order_start(stream)
+                    # At once: frames that wait among the orders must not overtake it.
+                    _send(slot, _start_of(stream))
+                    while stream.unsent:
+                        _send(slot, stream.unsent.popleft())
 
-    def _replace_worker(self, slot: _Slot, worker: WorkerProcess, what: str) -> None:
+    def _replace_worker(
+        self, slot: _Slot, worker: WorkerProcess, loss: WorkerLoss, what: str
+    ) -> None:
         worker.destroy()
-        slot.worker = None
-        if time.monotonic() - slot.started_at_seconds > self._settings.stable_seconds:
-            slot.losses = 0
-        wait_seconds = min(_RESPAWN_MAX_SECONDS, _RESPAWN_FIRST_SECONDS * 2**slot.losses)
-        slot.losses = min(slot.losses + 1, 10)
-        slot.start_at_seconds = time.monotonic() + wait_seconds
-        _logger.warning("decode worker %d (pid %d) %s", slot.number, worker.pid, what)
+        slot.worker = slot.farewell = None
+        slot.start_at_seconds = time.monotonic() + self._respawn_wait_seconds(slot, loss)
+        _logger.warning(
+            "decode worker %d (pid %d) %s and is replaced", slot.number, worker.pid, what
+        )
+        self._on_loss(loss)
         with self._lock:
             streams = [one for one in self._streams.values() if one.slot is slot]
         for stream in streams:
             self._tell_lost(stream, f"its decode process {what} and is being replaced")
+
+    def _respawn_wait_seconds(self, slot: _Slot, loss: WorkerLoss) -> float:
+        if loss is WorkerLoss.MEMORY:
+            return 0.0  # the judge paces these
+        if time.monotonic() - slot.started_at_seconds > self._settings.stable_seconds:
+            slot.losses = 0
+        wait_seconds: float = min(_RESPAWN_MAX_SECONDS, _RESPAWN_FIRST_SECONDS * 2**slot.losses)
+        slot.losses = min(slot.losses + 1, 10)
+        return wait_seconds
 
     def _tell_lost(self, stream: _Stream, message: str) -> None:
         with stream.delivery:
@@ -296,6 +383,17 @@ class IngestPool:
                 slot.worker = None
 
 
-def _send(slot: _Slot, message: StartStream | StopStream | Acknowledge) -> None:
+def _start_of(stream: _Stream) -> StartStream:
+    return StartStream(stream.generation, stream.config, stream.interrupted_by, stream.push)
+
+
+def _feed(stream: _Stream, command: FeedStream) -> None:
+    if stream.slot.worker is None:
+        stream.unsent.append(command)
+    else:
+        _send(stream.slot, command)
+
+
+def _send(slot: _Slot, command: Command) -> None:
     if slot.worker is not None:
-        slot.worker.send(message)
+        slot.worker.send(command)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
+import re
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -17,8 +18,9 @@ import server
 from server.ingest.messages import Command, Envelope, Heartbeat, Report, Shutdown, WorkerSetup
 
 _START_GRACE_SECONDS = 30.0
-_SEND_TIMEOUT_SECONDS = 2
 _REAP_SECONDS = 5.0
+# A worker whose leak was swapped out holds it all the same.
+_HELD = re.compile(r"^Vm(?:RSS|Swap):\s+(\d+) kB$", re.MULTILINE)
 
 
 class WorkerProcess:
@@ -44,18 +46,19 @@ class WorkerProcess:
                 start_new_session=True,  # the terminal's Ctrl-C is for the parent alone
                 env=_environment(),
             )
-        timeout = struct.pack("@ll", _SEND_TIMEOUT_SECONDS, 0)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         self._connection = Connection(ours.detach())
         self._deliver = deliver
         self._alive_at_seconds = time.monotonic() + _START_GRACE_SECONDS
         self._delivering = False
         self._gone = threading.Event()
-        self._reader = threading.Thread(
-            target=self._read, name=f"ingest-reader-{self.pid}", daemon=True
-        )
+        self._commands: queue.SimpleQueue[Command | WorkerSetup | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=work, name=f"ingest-{what}-{self.pid}", daemon=True)
+            for what, work in (("reader", self._read), ("writer", self._write))
+        ]
         self.send(setup)
-        self._reader.start()
+        for thread in self._threads:
+            thread.start()
 
     @property
     def pid(self) -> int:
@@ -66,6 +69,15 @@ class WorkerProcess:
     def gone(self) -> bool:
         """Whether it hung up or ended."""
         return self._gone.is_set() or self._process.poll() is not None
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds, resident or swapped out; 0 where the system does not tell."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return 0
+        return 1024 * sum(map(int, _HELD.findall(status)))
 
     def hangs(self, hang_seconds: float) -> bool:
         """Whether it has not given a heartbeat for so long although it was listened to."""
@@ -78,11 +90,12 @@ class WorkerProcess:
         self._alive_at_seconds = max(self._alive_at_seconds, time.monotonic())
 
     def send(self, command: Command | WorkerSetup) -> None:
-        """Send a command; a worker that takes none any more counts as gone."""
-        try:
-            self._connection.send(command)
-        except OSError:
-            self._gone.set()
+        """Send a command; a worker that takes none any more counts as gone.
+
+        Returns at once: a worker that hangs while pictures are on their way to it
+        must not hold up the commands to the others.
+        """
+        self._commands.put(command)
 
     def ask_to_end(self) -> None:
         """Let it close its sources and exit."""
@@ -100,32 +113,50 @@ class WorkerProcess:
         """End it at once, reap it and close the connection."""
         self._process.kill()
         self._process.wait(_REAP_SECONDS)
-        if threading.current_thread() is not self._reader:
-            self._reader.join(_REAP_SECONDS)
+        self._commands.put(None)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(_REAP_SECONDS)
         self._connection.close()
 
-    def _read(self) -> None:
-        while True:
+    def _write(self) -> None:
+        while (command := self._commands.get()) is not None:
             try:
-                report: Report = self._connection.recv()
-            except (EOFError, OSError):
-                break
-            if isinstance(report, Heartbeat):
-                self._alive_at_seconds = time.monotonic()
-                continue
-            self._delivering = True
-            self._deliver(report)
-            self._alive_at_seconds = max(self._alive_at_seconds, time.monotonic())
-            self._delivering = False
-        self._gone.set()
+                self._connection.send(command)
+            except OSError:
+                self._gone.set()
+                return
+
+    def _read(self) -> None:
+        try:
+            while True:
+                try:
+                    report: Report = self._connection.recv()
+                except (EOFError, OSError):
+                    break
+                if isinstance(report, Heartbeat):
+                    self._alive_at_seconds = time.monotonic()
+                    continue
+                self._delivering = True
+                self._deliver(report)
+                self._alive_at_seconds = max(self._alive_at_seconds, time.monotonic())
+                self._delivering = False
+        finally:
+            # Also where this thread fails, for want of memory say: a worker that nobody
+            # listens to any more must be replaced.
+            self._gone.set()
 
 
 def _environment() -> dict[str, str]:
-    """The parent's, with the project importable and NumPy's thread pools kept small."""
+    """The parent's, with the project importable and NumPy's thread pools kept small.
+
+    Its settings stay behind: one of them may be the store's URL with a password.
+    """
     package_root = str(Path(server.__file__).resolve().parent.parent)
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("GVVAD_")}
     return {
-        **os.environ,
+        **kept,
         "PYTHONPATH": os.pathsep.join(paths),
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",

@@ -2,12 +2,13 @@
 
 One thread each, in a worker process. A live source is tried for ever, except
 where trying would do harm (a wrong password gets the address banned) or can't
-help; a file is played once.
+help; a file is played once, and what a client pushes is taken to its end.
 """
 
 from __future__ import annotations
 
 import logging
+import queue
 import random
 import threading
 import time
@@ -26,10 +27,12 @@ from server.ingest.events import FrameStats, Reconnected, StatusChanged
 from server.ingest.messages import StartStream, WorkerSetup
 from server.ingest.meter import Meter
 from server.ingest.outbox import Outbox
+from server.ingest.push import PushDecoder
 from server.ingest.video import decode, decode_file, open_file, video_stream
 from server.preprocess import Preprocessor
+from server.pushed import PushedFrame, PushFormat
 from server.streams import Mode, Reason, SourceError, StreamState
-from server.windows import SourceFrame, Window, WindowAssembler
+from server.windows import MIN_GAP_SECONDS, SourceFrame, Window, WindowAssembler
 
 FIRST_FRAME_SECONDS = 30.0
 """Packets may come for so long before the first frame: it takes a key frame."""
@@ -52,14 +55,20 @@ class StreamRunner:
     def __init__(self, start: StartStream, setup: WorkerSetup, wake: Callable[[], None]) -> None:
         self._config = start.config
         self._settings = setup.settings
-        self._live = start.config.url.scheme != "file"
+        self._push = start.push
+        self._pushed: queue.SimpleQueue[PushedFrame | None] = queue.SimpleQueue()
+        self._plays_file = start.config.url.scheme == "file"
+        self._lossless = start.push.lossless if start.push else self._plays_file
         self._started_utc_seconds = time.time()
         self._interrupted_by = start.interrupted_by
+        self._interruption = ""
         self._has_run = start.interrupted_by is not None
         self.outbox = Outbox(start.config.stream_id, wake)
         self._meter = Meter(start.config.stream_id)
         self._preprocess = Preprocessor(setup.preprocess)
         self._assembler = WindowAssembler(setup.window, self._render)
+        self._moved_pts_seconds: float | None = None
+        self._moved_arrival_seconds = 0.0
         self._stopped = threading.Event()
         self._progress_seconds = time.monotonic()
         name = f"stream-{start.config.stream_id}"
@@ -72,6 +81,11 @@ class StreamRunner:
     def stop(self) -> None:
         """Ask the thread to end; one that waits for a camera ends by its own timeout."""
         self._stopped.set()
+        self._pushed.put(None)
+
+    def feed(self, frame: PushedFrame | None) -> None:
+        """Hand over a frame that a client pushed; None after its last one."""
+        self._pushed.put(frame)
 
     def join(self, timeout_seconds: float) -> None:
         """Wait for the thread to end."""
@@ -96,10 +110,12 @@ class StreamRunner:
         return self._meter.take()
 
     def _run(self) -> None:
-        if self._live:
-            self._follow_camera()
-        else:
+        if self._push is not None:
+            self._take_push(self._push)
+        elif self._plays_file:
             self._play_file()
+        else:
+            self._follow_camera()
 
     def _follow_camera(self) -> None:
         settings = self._settings
@@ -112,11 +128,12 @@ class StreamRunner:
         while not self._stopped.is_set():
             self._connecting()
             self._meter.begin_session()
-            failure = self._session(self._open_camera)
+            self._moved_pts_seconds = None
+            failure = self._session(lambda: self._read_from(self._open_camera))
             self._assembler.reset()
             if self._stopped.is_set():
                 return
-            self._interrupted_by = failure.reason
+            self._interrupted_by, self._interruption = failure.reason, failure.sentence
             if failure.reason in _PARKING:
                 self._tell(StreamState.PARKED, failure.reason, failure.sentence)
                 return
@@ -127,24 +144,29 @@ class StreamRunner:
 
     def _play_file(self) -> None:
         self._connecting()
-        failure = self._session(self._open_file)
-        if failure.reason is Reason.END_OF_STREAM:
+        self._play_out(self._session(lambda: self._read_from(self._open_file)))
+
+    def _take_push(self, push: PushFormat) -> None:
+        self._play_out(self._session(lambda: self._read_pushed(push)))
+
+    def _play_out(self, failure: SourceError) -> None:
+        """End a source that is read once, by why it ended."""
+        if self._stopped.is_set():
+            return
+        ended = failure.reason is Reason.END_OF_STREAM
+        if ended:
             for window in self._assembler.finish():
                 self._emit(window)
-            self._tell(StreamState.ENDED, failure.reason, "the file was played to its end")
-        else:
-            self._tell(StreamState.PARKED, failure.reason, failure.sentence)
+        stats = self._meter.take()
+        if stats is not None:
+            self.outbox.put(stats)  # a push is forgotten before the next beat
+        state = StreamState.ENDED if ended else StreamState.PARKED
+        self._tell(state, failure.reason, failure.sentence)
 
-    def _session(
-        self, open_source: Callable[[], av.container.InputContainer | None]
-    ) -> SourceError:
-        """Open the source and read it until it ends; returns why it did."""
+    def _session(self, read: Callable[[], SourceError]) -> SourceError:
+        """Read a source until it ends; returns why it did."""
         try:
-            container = open_source()
-            if container is None:
-                return SourceError(Reason.END_OF_STREAM, "stopped")
-            with container:
-                return self._read(container)
+            return read()
         except SourceError as error:
             return error
         except Exception as error:  # the one boundary that keeps a stream from taking its worker
@@ -152,17 +174,45 @@ class StreamRunner:
             _logger.error("stream %s failed: %s", self._config.stream_id, report)
             return SourceError(Reason.INTERNAL, f"internal error ({type(error).__name__})")
 
+    def _read_from(
+        self, open_source: Callable[[], av.container.InputContainer | None]
+    ) -> SourceError:
+        container = open_source()
+        if container is None:
+            return SourceError(Reason.END_OF_STREAM, "stopped")
+        with container:
+            return self._read(container)
+
     def _read(self, container: av.container.InputContainer) -> SourceError:
         name = str(self._config.url)
-        if not self._live:
+        if self._plays_file:
             self._take_all(decode_file(container, name, self._on_packet))
-            return SourceError(Reason.END_OF_STREAM, "the file has ended")
+            return SourceError(Reason.END_OF_STREAM, "the file was played to its end")
         broken: Exception | None = None
         try:
             self._take_all(decode(container, video_stream(container, name), self._on_packet))
         except av.error.FFmpegError as error:
             broken = error
         return rtsp.ended(broken, self._config.mode, self._settings)
+
+    def _read_pushed(self, push: PushFormat) -> SourceError:
+        decoder = PushDecoder(push, self._settings.max_pixels)
+        while (pushed := self._next_pushed()) is not None:
+            started_seconds = time.monotonic()
+            frames = decoder.decode(pushed)
+            self._meter.count_decoding(time.monotonic() - started_seconds)
+            self._take_all(iter(frames))
+            self.outbox.took(damaged=decoder.was_damaged)
+        self._take_all(iter(decoder.flush()))
+        return SourceError(Reason.END_OF_STREAM, "the client sent its last frame")
+
+    def _next_pushed(self) -> PushedFrame | None:
+        while self._still_wanted():
+            try:
+                return self._pushed.get(timeout=1.0)
+            except queue.Empty:
+                continue
+        return None
 
     def _take_all(self, frames: Iterator[SourceFrame[av.VideoFrame]]) -> None:
         for frame in frames:
@@ -175,19 +225,35 @@ class StreamRunner:
         self._meter.count_frame(frame.arrival_seconds)
         if first:
             self._running()
-        if not self._live:
+        if self._plays_file:
             # A file is read faster than real time, so arrival says nothing of capture.
             captured_seconds = self._started_utc_seconds + frame.pts_seconds
             frame = replace(frame, capture_seconds=captured_seconds)
+        elif self._push is None:
+            self._require_time_to_pass(frame)
         for window in self._assembler.push(frame):
             self._emit(window)
 
+    def _require_time_to_pass(self, frame: SourceFrame[av.VideoFrame]) -> None:
+        """Pictures whose times stand still have no place: that is a gap, and stale in the end."""
+        if frame.pts_seconds != self._moved_pts_seconds:
+            self._moved_pts_seconds = frame.pts_seconds
+            self._moved_arrival_seconds = frame.arrival_seconds
+            return
+        stood_seconds = frame.arrival_seconds - self._moved_arrival_seconds
+        allowed_seconds = self._settings.read_timeout_seconds
+        if stood_seconds > allowed_seconds:
+            sentence = f"frames came, but their times stood still for {allowed_seconds:g} s"
+            raise SourceError(Reason.STALE, sentence)
+        if stood_seconds > MIN_GAP_SECONDS:
+            self._assembler.reset()
+
     def _emit(self, window: Window) -> None:
         self._meter.count_window()
-        if self._live:
-            self.outbox.offer(window)
-        else:
+        if self._lossless:
             self.outbox.deliver(window, self._still_wanted)
+        else:
+            self.outbox.offer(window)
 
     def _open_camera(self) -> av.container.InputContainer | None:
         if self._config.mode is Mode.LISTEN:
@@ -203,7 +269,7 @@ class StreamRunner:
         allowed_seconds = self._settings.read_timeout_seconds
         if not self._meter.session_frames:
             allowed_seconds = max(allowed_seconds, FIRST_FRAME_SECONDS)
-        if self._meter.frame_age_seconds > allowed_seconds and self._live:
+        if self._meter.frame_age_seconds > allowed_seconds and not self._plays_file:
             sentence = f"packets came, but no frame could be decoded for {allowed_seconds:g} s"
             raise SourceError(Reason.STALE, sentence)
 
@@ -225,14 +291,17 @@ class StreamRunner:
     def _connecting(self) -> None:
         self._progress_seconds = time.monotonic()
         listening = self._config.mode is Mode.LISTEN
-        message = f"waiting for a camera to push to {self._config.url}" if listening else ""
+        # A wait may be too short for anybody to read, so the failure is told on until frames flow.
+        message = self._interruption
+        if listening:
+            message = f"waiting for a camera to push to {self._config.url}"
         self._tell(StreamState.CONNECTING, self._interrupted_by, message)
 
     def _running(self) -> None:
         self._tell(StreamState.RUNNING, None, "")
         if self._interrupted_by is not None and self._has_run:
             self.outbox.put(Reconnected(self._config.stream_id, self._interrupted_by))
-        self._interrupted_by = None
+        self._interrupted_by, self._interruption = None, ""
         self._has_run = True
 
     def _tell(self, state: StreamState, reason: Reason | None, message: str) -> None:

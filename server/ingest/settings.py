@@ -9,6 +9,9 @@ from server.ingest.access import AccessPolicy
 HEARTBEAT_SECONDS = 0.5
 """A worker that is well says so as often."""
 
+MAX_PIXELS = 7680 * 4320
+"""The largest picture that tests have tried, 8K."""
+
 
 @dataclass(frozen=True, slots=True)
 class IngestSettings:
@@ -22,6 +25,9 @@ class IngestSettings:
         backoff_max_seconds: the longest wait before any retry.
         stable_seconds: frames for so long set the waits back to the first.
         hang_seconds: a worker without a heartbeat for so long is killed.
+        max_pixels: of a pushed frame; a larger one is refused before it is decoded.
+        worker_memory_mb: a worker that holds more, resident or swapped out, in 10^6 bytes,
+            is replaced.
         access: which sources may be opened.
     """
 
@@ -32,11 +38,15 @@ class IngestSettings:
     backoff_max_seconds: float = 30.0
     stable_seconds: float = 60.0
     hang_seconds: float = 2.5
+    max_pixels: int = MAX_PIXELS
+    worker_memory_mb: int = 2048
     access: AccessPolicy = field(default_factory=AccessPolicy)
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 64:
             raise ValueError(f"workers ({self.workers}) must be 1 to 64 decode processes")
+        if not 256 <= self.max_pixels <= 2**30:
+            raise ValueError(f"max_pixels ({self.max_pixels}) must be 256 to {2**30}")
         for name in ("open_timeout", "read_timeout", "backoff_first", "stable", "hang"):
             seconds = getattr(self, f"{name}_seconds")
             if not 0 < seconds <= 3600:
@@ -46,6 +56,8 @@ class IngestSettings:
                 f"hang_seconds ({self.hang_seconds}) must be at least two heartbeats, "
                 f"{2 * HEARTBEAT_SECONDS:g} s"
             )
+        if self.worker_memory_mb < 1:
+            raise ValueError(f"worker_memory_mb ({self.worker_memory_mb}) must be at least 1")
         if not self.backoff_first_seconds <= self.backoff_max_seconds <= 3600:
             raise ValueError(
                 f"backoff_max_seconds ({self.backoff_max_seconds}) must be at least "

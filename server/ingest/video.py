@@ -23,7 +23,7 @@ from server.contract import WindowSpec
 from server.preprocess import Preprocessor, PreprocessSpec
 from server.streams import Reason
 from server.streams import SourceError as SourceError  # offline packages import it from here
-from server.windows import SourceFrame, Window, WindowAssembler
+from server.windows import MIN_GAP_SECONDS, SourceFrame, Window, WindowAssembler
 
 MAX_CLOCK_ERROR_SECONDS = 600.0
 """A camera's clock that is further off is not set (1970, or another time zone)."""
@@ -116,11 +116,13 @@ def decode(
         av.error.FFmpegError: the source failed; a corrupt packet alone is skipped.
     """
     times: OrderedDict[int | None, tuple[float, float]] = OrderedDict()
+    clock = CaptureClock()
     index = 0
     for packet in container.demux(stream):
         arrival_seconds = time.monotonic()
         reference = bytes(packet.get_sidedata("prft")) if packet.has_sidedata("prft") else None
-        capture_seconds = capture_utc_seconds(reference, time.time())
+        pts_seconds = None if packet.pts is None else float(packet.pts * packet.time_base)
+        capture_seconds = clock.utc_seconds(pts_seconds, reference, arrival_seconds, time.time())
         times[packet.pts] = (arrival_seconds, capture_seconds)
         while len(times) > _ARRIVALS_KEPT:
             times.popitem(last=False)
@@ -206,6 +208,60 @@ def capture_utc_seconds(reference: bytes | None, arrived_seconds: float) -> floa
     if abs(captured_seconds - arrived_seconds) > MAX_CLOCK_ERROR_SECONDS:
         return arrived_seconds
     return captured_seconds
+
+
+class CaptureClock:
+    """UTC at which a source's frames were taken; pure.
+
+    A camera maps its frames' times to UTC in sender reports, every few seconds. When the times
+    jump, or stand still while pictures go on, the mapping is off by as much until the next report;
+    arrival stands for it meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._last_pts_seconds: float | None = None
+        self._last_arrival_seconds = 0.0
+        self._broken_mapping_seconds: float | None = None
+
+    def utc_seconds(
+        self,
+        pts_seconds: float | None,
+        reference: bytes | None,
+        arrival_seconds: float,
+        arrived_utc_seconds: float,
+    ) -> float:
+        """When the next packet's frame was taken.
+
+        Args:
+            pts_seconds: of the packet, in the stream's own clock.
+            reference: see `capture_utc_seconds`.
+            arrival_seconds: monotonic clock at its arrival.
+            arrived_utc_seconds: UTC at its arrival.
+        """
+        captured_seconds = capture_utc_seconds(reference, arrived_utc_seconds)
+        if pts_seconds is None or reference is None:
+            return captured_seconds
+        mapping_seconds = captured_seconds - pts_seconds
+        if self._jumped(pts_seconds, arrival_seconds):
+            self._broken_mapping_seconds = mapping_seconds
+        if pts_seconds != self._last_pts_seconds:
+            self._last_pts_seconds, self._last_arrival_seconds = pts_seconds, arrival_seconds
+        broken_seconds = self._broken_mapping_seconds
+        if broken_seconds is None:
+            return captured_seconds
+        if abs(mapping_seconds - broken_seconds) < MIN_GAP_SECONDS / 2:
+            return arrived_utc_seconds
+        self._broken_mapping_seconds = None
+        return captured_seconds
+
+    def _jumped(self, pts_seconds: float, arrival_seconds: float) -> bool:
+        if self._last_pts_seconds is None:
+            return False
+        passed_seconds = arrival_seconds - self._last_arrival_seconds
+        step_seconds = pts_seconds - self._last_pts_seconds
+        if step_seconds == 0:
+            return passed_seconds > MIN_GAP_SECONDS
+        return not -MIN_GAP_SECONDS <= step_seconds <= passed_seconds + MIN_GAP_SECONDS
 
 
 def file_windows(path: Path, window: WindowSpec, preprocess: PreprocessSpec) -> Iterator[Window]:

@@ -6,6 +6,7 @@ when told to, and also when its parent is gone, whatever its threads hang in.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import av
 
@@ -21,6 +23,7 @@ from server.ingest.messages import (
     Acknowledge,
     Command,
     Envelope,
+    FeedStream,
     Heartbeat,
     Report,
     Shutdown,
@@ -32,6 +35,8 @@ from server.ingest.runner import StreamRunner
 from server.ingest.settings import HEARTBEAT_SECONDS
 
 _GOODBYE_SECONDS = 0.7
+_OOM_SCORE_RAISE = 500
+_OOM_SCORE_MAX = 1000
 
 
 class Worker:
@@ -73,6 +78,10 @@ class Worker:
                 runner = self._runners.get(command.generation)
                 if runner is not None:
                     runner.outbox.acknowledge()
+            case FeedStream():
+                runner = self._runners.get(command.generation)
+                if runner is not None:
+                    runner.feed(command.frame)
 
     def _start(self, command: StartStream) -> None:
         if command.generation in self._runners:
@@ -148,6 +157,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to end
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # supervisors signal whole process groups
     faulthandler.enable()
+    _go_first_when_memory_runs_out()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     av.logging.set_level(None)  # FFmpeg prints URLs with their credentials
     connection = Connection(int(sys.argv[1]))
@@ -157,6 +167,13 @@ def main() -> None:
         os._exit(0)
     Worker(connection, setup).serve()
     os._exit(0)  # a thread that hangs in FFmpeg must not keep the process
+
+
+def _go_first_when_memory_runs_out() -> None:
+    """Let the kernel end a worker, which is replaced, rather than the server."""
+    path = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):  # not every system has it
+        path.write_text(str(min(_OOM_SCORE_MAX, int(path.read_text()) + _OOM_SCORE_RAISE)))
 
 
 if __name__ == "__main__":

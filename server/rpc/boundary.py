@@ -19,9 +19,22 @@ from server.hub import HubFullError
 from server.rpc.mapping import SENTENCE_KEY, InvalidError
 from server.store import StoreError
 from server.streams import Reason, SourceError
-from server.views import CapacityError, StreamExistsError, UnknownStreamError
+from server.views import (
+    CapacityError,
+    IdleError,
+    InvalidVideoError,
+    LimitError,
+    LostError,
+    NotPushableError,
+    StoppingError,
+    StreamExistsError,
+    UnknownStreamError,
+)
 
 logger = logging.getLogger(__name__)
+
+LARGEST_REQUEST = 64 * 1024
+"""Bytes of a message that is no frame of video; the largest is one stream."""
 
 LONGEST_SENTENCE = 600
 """Characters. A sentence travels in a header, percent-encoded to 12 bytes a character at
@@ -29,13 +42,6 @@ worst, and a client that gets over 8 KiB of headers reports that and not the sen
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Behaviour = Callable[[Any, Context], Awaitable[Any]]
-
-
-class StoppingError(RuntimeError):
-    """The server stops and takes no more calls."""
-
-    def __init__(self) -> None:
-        super().__init__("the server is stopping; try again once it is back")
 
 
 class Boundary(grpc.aio.ServerInterceptor):
@@ -56,6 +62,19 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not method.startswith("/gvvad."):
             return handler  # type: ignore[no-any-return]
+        # Bytes come in and are read within the guard: gRPC itself says UNKNOWN of a broken message.
+        read = handler.request_deserializer
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._guarded(
+                    method,
+                    lambda messages, context: handler.stream_stream(
+                        (_message(one, read) async for one in messages), context
+                    ),
+                ),
+                None,
+                handler.response_serializer,
+            )
         make, behaviour = (
             (grpc.unary_stream_rpc_method_handler, handler.unary_stream)
             if handler.response_streaming
@@ -63,14 +82,17 @@ class Boundary(grpc.aio.ServerInterceptor):
         )
 
         async def answer(request: bytes, context: Context) -> Any:
-            return await behaviour(_message(request, handler.request_deserializer), context)
+            if len(request) > LARGEST_REQUEST:
+                raise LimitError(
+                    f"the request has {len(request)} bytes; at most {LARGEST_REQUEST} go"
+                )
+            return await behaviour(_message(request, read), context)
 
         guarded = self._guarded(method, answer, finish=not handler.response_streaming)
-        # Bytes come in and are read within the guard: gRPC itself says UNKNOWN of a broken message.
         return make(guarded, None, handler.response_serializer)
 
-    def _guarded(self, method: str, behaviour: Behaviour, *, finish: bool) -> Behaviour:
-        async def outcome(request: bytes, context: Context) -> Any:
+    def _guarded(self, method: str, behaviour: Behaviour, *, finish: bool = False) -> Behaviour:
+        async def outcome(request: Any, context: Context) -> Any:
             try:
                 if self.stopping:
                     raise StoppingError
@@ -78,7 +100,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             except Exception as error:  # the process's one boundary for calls
                 return _refusal(method, error)
 
-        async def guarded(request: bytes, context: Context) -> Any:
+        async def guarded(request: Any, context: Context) -> Any:
             work = outcome(request, context)
             # A client that hangs up cancels its call; a stream half made would stay half made.
             found = await (asyncio.shield(work) if finish else work)
@@ -133,8 +155,15 @@ def _fitted(sentence: str) -> str:
 
 
 _CODES = {
+    # A message could not be sent: its client has just hung up, so that nobody gets this code.
+    grpc.aio.InternalError: grpc.StatusCode.CANCELLED,
     InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
+    InvalidVideoError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownStreamError: grpc.StatusCode.NOT_FOUND,
+    NotPushableError: grpc.StatusCode.FAILED_PRECONDITION,
+    LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    IdleError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    LostError: grpc.StatusCode.UNAVAILABLE,
     StreamExistsError: grpc.StatusCode.ALREADY_EXISTS,
     CapacityError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     HubFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -6,7 +6,8 @@ cancelled. Safe to use from several threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -25,6 +26,7 @@ from gvvad.v1 import (
 )
 
 from server.alerts import Alert
+from server.pushed import PushCounts, PushedFrame, PushFormat
 from server.rpc import mapping
 from server.rpc.mapping import SENTENCE_KEY
 from server.scoring import WindowScore
@@ -36,6 +38,7 @@ _OPTIONS = (
     # A watch of a quiet stream notices within forty seconds that its server is gone.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # The server is on this network; a proxy for the web would break loopback.
     ("grpc.enable_http_proxy", 0),
@@ -79,6 +82,19 @@ class StreamChange:
     bundle_threshold: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class PushAnswer:
+    """One answer to a client that pushes video.
+
+    Attributes:
+        score: of a window; None in the last answer, which has the final counts.
+        counts: what became of the frames so far.
+    """
+
+    score: WindowScore | None
+    counts: PushCounts
+
+
 class _Call(Protocol):
     """A running server-streaming call; a message is of the type that `read` takes."""
 
@@ -88,7 +104,7 @@ class _Call(Protocol):
 
 
 class Watch(Generic[Item]):
-    """A running watch: an iterator of `(missed, item)`, ended by `cancel` from any thread.
+    """A running watch or push: an iterator of `(missed, item)`, ended by `cancel` from any thread.
 
     Iteration raises `ClientError` when the server ends the watch.
     """
@@ -210,6 +226,32 @@ class Client:
         call.initial_metadata()
         return Watch(call, _read_alert, self._address)
 
+    def push(
+        self,
+        frames: Iterable[PushedFrame],
+        push: PushFormat,
+        stream_id: str | None = None,
+        *,
+        temporary_id: str = "",
+    ) -> Watch[PushAnswer]:
+        """Send video and get its scores; returns once the server takes frames.
+
+        Args:
+            frames: of `push`'s format; read in a thread of gRPC's, no faster than the
+                server takes them.
+            push: what they are.
+            stream_id: the push:// stream that they belong to; None makes a temporary one.
+            temporary_id: id of that one; empty lets the server choose.
+
+        Raises:
+            ClientError: by the first step of the iteration.
+        """
+        start = mapping.push_start(stream_id, temporary_id, push)
+        messages = itertools.chain([start], map(mapping.pushed_frame, frames))
+        call = self._scores.ScoreVideo(messages)
+        call.initial_metadata()
+        return Watch(call, _read_push, self._address)
+
     def close(self) -> None:
         """End everything that runs on this client."""
         self._channel.close()
@@ -238,6 +280,11 @@ def _read_score(message: score_pb2.WatchScoresResponse) -> tuple[int, WindowScor
     return message.missed, mapping.window_score(message.score)
 
 
+def _read_push(message: score_pb2.ScoreVideoResponse) -> tuple[int, PushAnswer]:
+    score = mapping.window_score(message.score) if message.HasField("score") else None
+    return message.missed, PushAnswer(score, mapping.push_counts(message))
+
+
 def _read_alert(message: alert_pb2.WatchAlertsResponse) -> tuple[int, Alert]:
     return message.missed, mapping.alert(message.alert)
 
@@ -253,4 +300,6 @@ def _client_error(error: grpc.RpcError, address: str) -> ClientError:
             sentence = f"no server answers at {address}; start one with: gvvad serve"
         elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
             sentence = f"the server at {address} did not answer in time; see its log"
+        elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            sentence = f"{sentence}; send smaller frames or raise push.max_message_mb there"
     return ClientError(sentence, code.name)

@@ -10,8 +10,10 @@ import math
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from gvvad.v1 import alert_pb2, model_pb2, score_pb2, stream_pb2
+from gvvad.v1.score_pb2 import ScoreVideoRequest
 
 from server.alerts import Alert, AlertState
+from server.pushed import Codec, PushCounts, PushedFrame, PushFormat
 from server.scoring import DropReason, WindowScore
 from server.streams import (
     STREAM_ID,
@@ -22,6 +24,7 @@ from server.streams import (
     StreamState,
     StreamStatus,
     Transport,
+    shown,
 )
 from server.views import ModelInfo, StreamView
 from server.windows import WindowSpan
@@ -54,7 +57,8 @@ def stream_id(name: str, field: str) -> str:
     found = name.removeprefix(_PREFIX)
     if not name.startswith(_PREFIX) or not STREAM_ID.fullmatch(found):
         raise InvalidError(
-            f"{field} ({name!r}) must be streams/{{id}}, with an id of 1 to 63 of a-z, 0-9 and '-'"
+            f"{field} ({shown(name)!r}) must be streams/{{id}}, "
+            "with an id of 1 to 63 of a-z, 0-9 and '-'"
         )
     return found
 
@@ -163,6 +167,45 @@ def window_score(message: score_pb2.WindowScore) -> WindowScore:
     )
 
 
+def push_message(
+    counts: PushCounts, missed: int = 0, score: score_pb2.WindowScore | None = None
+) -> score_pb2.ScoreVideoResponse:
+    """An answer to a client that pushes: a score, or the final counts alone."""
+    return score_pb2.ScoreVideoResponse(
+        score=score,
+        missed=missed,
+        frames_received=counts.received,
+        frames_dropped=counts.dropped,
+        frames_damaged=counts.damaged,
+    )
+
+
+def push_start(stream_id: str | None, temporary_id: str, push: PushFormat) -> ScoreVideoRequest:
+    """The first message of a call that pushes video."""
+    return ScoreVideoRequest(
+        start=score_pb2.VideoStart(
+            stream="" if stream_id is None else stream_name(stream_id),
+            temporary_stream_id=temporary_id,
+            codec=CODEC[push.codec],
+            width=push.width,
+            height=push.height,
+            delivery=(score_pb2.DELIVERY_LOSSLESS if push.lossless else score_pb2.DELIVERY_LIVE),
+        )
+    )
+
+
+def pushed_frame(frame: PushedFrame) -> ScoreVideoRequest:
+    """One frame of such a call."""
+    message = ScoreVideoRequest(frame=score_pb2.VideoFrame(data=frame.data))
+    message.frame.time.FromMicroseconds(frame.time_microseconds)
+    return message
+
+
+def push_counts(message: score_pb2.ScoreVideoResponse) -> PushCounts:
+    """What became of the call's frames so far."""
+    return PushCounts(message.frames_received, message.frames_dropped, message.frames_damaged)
+
+
 def alert_message(alert: Alert) -> alert_pb2.Alert:
     """An alert as it is now."""
     return alert_pb2.Alert(
@@ -269,6 +312,9 @@ _DROP = {item: score_pb2.DropReason.Value(f"DROP_REASON_{item.name}") for item i
 }
 _ALERT = {item: alert_pb2.AlertState.Value(f"ALERT_STATE_{item.name}") for item in AlertState}
 
+CODEC = {item: score_pb2.VideoCodec.Value(f"VIDEO_CODEC_{item.name}") for item in Codec}
+
+CODEC_OF = {value: key for key, value in CODEC.items()}
 MODE_OF = {value: key for key, value in MODE.items() if key is not None}
 TRANSPORT_OF = {value: key for key, value in TRANSPORT.items() if key is not None}
 _STATE_OF = {value: key for key, value in _STATE.items()}

@@ -13,14 +13,33 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gvvad.v1 import stream_pb2
+from gvvad.v1 import score_pb2, stream_pb2
 
-from server.rpc.mapping import MODE_OF, TRANSPORT_OF, InvalidError, stream_id, stream_name
-from server.streams import MAX_URL_LENGTH, STREAM_ID, Mode, SourceUrl, StreamConfig, Transport
+from server.pushed import PushedFrame, PushFormat
+from server.rpc.mapping import (
+    CODEC_OF,
+    MODE_OF,
+    TRANSPORT_OF,
+    InvalidError,
+    stream_id,
+    stream_name,
+)
+from server.streams import (
+    MAX_URL_LENGTH,
+    STREAM_ID,
+    Mode,
+    SourceUrl,
+    StreamConfig,
+    Transport,
+    shown,
+)
 
 MUTABLE = ("url", "mode", "transport", "open_threshold")
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 200
+
+# What a Timestamp may hold, in seconds since 1970.
+_YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
 
 # As the API shows credentials: before the host, or as the value of a query field.
 _REDACTED = re.compile(r"://\*\*\*@|=\*\*\*(?=[&;/?#]|$)")
@@ -45,10 +64,7 @@ def new_config(request: stream_pb2.CreateStreamRequest) -> StreamConfig:
     Raises:
         InvalidError: no URL, or a field that cannot be used.
     """
-    # 48 random bits: a clash is ALREADY_EXISTS, and nobody lives to see one.
-    chosen = request.stream_id or secrets.token_hex(6)
-    if not STREAM_ID.fullmatch(chosen):
-        raise InvalidError(f"stream_id ({chosen!r}) must be 1 to 63 of a-z, 0-9 and '-'")
+    chosen = _new_id(request.stream_id, "stream_id")
     if not request.stream.url:
         raise InvalidError("stream.url is required; give it as rtsp://HOST[:PORT]/PATH")
     url = _source_url(request.stream.url)
@@ -92,13 +108,93 @@ def page_token(last_id: str) -> str:
     return base64.urlsafe_b64encode(stream_name(last_id).encode()).decode()
 
 
+@dataclass(frozen=True, slots=True)
+class PushStart:
+    """What the first message of ScoreVideo asks for.
+
+    Attributes:
+        stream_id: the stream to push to; None makes a temporary one.
+        temporary_id: id of the temporary one.
+        push: what will be sent.
+    """
+
+    stream_id: str | None
+    temporary_id: str
+    push: PushFormat
+
+
+def push_start(request: score_pb2.ScoreVideoRequest) -> PushStart:
+    """The first message of ScoreVideo.
+
+    Raises:
+        InvalidError: it is no start, or a field cannot be used.
+    """
+    if request.WhichOneof("content") != "start":
+        raise InvalidError("the first message must be a start; frames come after it")
+    start = request.start
+    named = stream_id(start.stream, "start.stream") if start.stream else None
+    if named is not None and start.temporary_stream_id:
+        raise InvalidError(
+            f"start.temporary_stream_id ({shown(start.temporary_stream_id)!r}) must be empty where "
+            "start.stream names a stream"
+        )
+    return PushStart(
+        named, _new_id(start.temporary_stream_id, "start.temporary_stream_id"), _push_format(start)
+    )
+
+
+def pushed_frame(request: score_pb2.ScoreVideoRequest, arrival_seconds: float) -> PushedFrame:
+    """Every later message of ScoreVideo, with the monotonic time at which it came.
+
+    Raises:
+        InvalidError: it is no frame, or a field cannot be used.
+    """
+    if request.WhichOneof("content") != "frame":
+        raise InvalidError("every message after the first must be a frame")
+    frame = request.frame
+    if not frame.data:
+        raise InvalidError("frame.data is required; send one access unit, JPEG file or picture")
+    if not frame.HasField("time"):
+        raise InvalidError("frame.time is required; give when the frame was taken, in UTC")
+    in_range = _YEAR_1 <= frame.time.seconds < _YEAR_10000 and 0 <= frame.time.nanos < 10**9
+    if not in_range:
+        raise InvalidError(
+            f"frame.time ({frame.time.seconds} s, {frame.time.nanos} ns) must lie between the "
+            "years 1 and 9999, with 0 to 999999999 ns"
+        )
+    return PushedFrame(frame.data, frame.time.ToMicroseconds(), arrival_seconds)
+
+
+def _push_format(start: score_pb2.VideoStart) -> PushFormat:
+    if start.codec not in CODEC_OF:
+        names = ", ".join(score_pb2.VideoCodec.keys()[1:])
+        raise InvalidError(f"start.codec ({start.codec}) must be one of {names}")
+    if start.delivery not in score_pb2.Delivery.values():
+        raise InvalidError(
+            f"start.delivery ({start.delivery}) must be DELIVERY_LOSSLESS (1) or DELIVERY_LIVE (2)"
+        )
+    lossless = start.delivery != score_pb2.DELIVERY_LIVE
+    try:
+        return PushFormat(CODEC_OF[start.codec], start.width, start.height, lossless)
+    except ValueError as error:
+        raise InvalidError(f"start: {error}") from None
+
+
+def _new_id(wanted: str, field: str) -> str:
+    # 48 random bits: a clash is ALREADY_EXISTS, and nobody lives to see one.
+    chosen = wanted or secrets.token_hex(6)
+    if not STREAM_ID.fullmatch(chosen):
+        raise InvalidError(f"{field} ({shown(chosen)!r}) must be 1 to 63 of a-z, 0-9 and '-'")
+    return chosen
+
+
 def _after(token: str) -> str:
     try:
         name = base64.b64decode(token, altchars=b"-_", validate=True).decode()
         return stream_id(name, "page_token")
     except (binascii.Error, ValueError):
         raise InvalidError(
-            f"page_token ({token[:80]!r}) must be the next_page_token of the page before"
+            f"page_token ({shown(token)[:80]!r}) must be the next_page_token of the page before"
         ) from None
 
 
@@ -107,7 +203,8 @@ def _changed_paths(request: stream_pb2.UpdateStreamRequest) -> Sequence[str]:
     for path in paths:
         if path not in (*MUTABLE, "*"):
             raise InvalidError(
-                f"update_mask path {path!r} cannot be changed; name any of {', '.join(MUTABLE)}"
+                f"update_mask path {shown(path)!r} cannot be changed; "
+                f"name any of {', '.join(MUTABLE)}"
             )
     if "*" in paths:
         return MUTABLE

@@ -21,6 +21,7 @@ from gvvad.v1 import (
 from server.rpc.boundary import Boundary
 from server.rpc.service import AlertService, Backend, ModelService, ScoreService, StreamService
 from server.settings import GrpcSettings
+from server.views import StoppingError
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +36,12 @@ SERVICES = tuple(
 )
 
 _OPTIONS = (
-    # The largest request is one stream; the largest answer a page of 200 of them.
-    ("grpc.max_receive_message_length", 64 * 1024),
+    # The largest answer is a page of 200 streams.
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
     # A watcher that vanished without a word is noticed within forty seconds.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # a minute by default, and it has the last word
     # Clients ping every ten seconds at most; gRPC's own default bans them for it.
     ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -54,10 +55,17 @@ class PortError(OSError):
 
 
 class RpcServer:
-    """The gRPC port of one backend. Start it once, in the loop that will run it."""
+    """The gRPC port of one backend. Start it once, in the loop that will run it.
 
-    def __init__(self, backend: Backend, settings: GrpcSettings) -> None:
+    Args:
+        backend: what the services serve.
+        settings: address and limits.
+        largest_message: bytes of a message, which only one with a frame of video comes near.
+    """
+
+    def __init__(self, backend: Backend, settings: GrpcSettings, largest_message: int) -> None:
         self._backend = backend
+        self._options = (*_OPTIONS, ("grpc.max_receive_message_length", largest_message))
         self._settings = settings
         self._boundary = Boundary()
         self._health = health.aio.HealthServicer()
@@ -75,7 +83,9 @@ class RpcServer:
         Raises:
             PortError: the address is taken or not one of this machine's.
         """
-        self._server = server = grpc.aio.server(interceptors=[self._boundary], options=_OPTIONS)
+        self._server = server = grpc.aio.server(
+            interceptors=[self._boundary], options=self._options
+        )
         backend = self._backend
         stream_pb2_grpc.add_StreamServiceServicer_to_server(StreamService(backend), server)
         score_pb2_grpc.add_ScoreServiceServicer_to_server(ScoreService(backend), server)
@@ -93,12 +103,13 @@ class RpcServer:
         logger.info("gRPC on %s", self._address(self._port))
 
     async def stop(self, grace_seconds: float = 1.0) -> None:
-        """Refuse new calls, end the watches, let the others finish within the grace."""
+        """Refuse new calls, end watches and pushes, let the others finish within the grace."""
         self._boundary.stopping = True
         # First of all, so that load balancers look elsewhere while calls still finish.
         await self._health.enter_graceful_shutdown()
         self._backend.scores.close()
         self._backend.alerts.close()
+        self._backend.end_pushes(StoppingError())
         if self._server is not None:
             await self._server.stop(grace_seconds)
 

@@ -5,7 +5,10 @@ Methods raise domain errors; `boundary` turns them into status codes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 import grpc
@@ -23,15 +26,24 @@ from gvvad.v1 import (
 
 from server.alerts import Alert
 from server.hub import Hub, OfStream
+from server.push import PushCalls, PushSession
+from server.pushed import PushFormat
 from server.rpc import mapping, requests
-from server.rpc.boundary import StoppingError
 from server.scoring import WindowScore
 from server.streams import StreamConfig
-from server.views import Change, ModelInfo, StreamView, UnknownStreamError
+from server.views import (
+    Change,
+    IdleError,
+    ModelInfo,
+    StoppingError,
+    StreamView,
+    UnknownStreamError,
+)
 
 T = TypeVar("T", bound=OfStream)
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Result = TypeVar("Result")
 
 
 class Backend(Protocol):
@@ -39,7 +51,8 @@ class Backend(Protocol):
 
     `create`, `get`, `update` and `delete` raise the errors of `server.views`,
     and `create` and `update` also `server.streams.SourceError` for an address
-    that the settings do not allow. `update` applies its change to what the stream is
+    that the settings do not allow; so does `pushing`, the session of a client that
+    pushes video. `update` applies its change to what the stream is
     then, so that of two at once neither undoes the other's fields, and raises what the
     change raises. `delete` ends the stream's watches on both hubs.
     """
@@ -47,6 +60,7 @@ class Backend(Protocol):
     scores: Hub[WindowScore]
     alerts: Hub[Alert]
     model: ModelInfo
+    push_calls: PushCalls
 
     async def create(self, config: StreamConfig) -> StreamView: ...
 
@@ -57,6 +71,12 @@ class Backend(Protocol):
     async def update(self, stream_id: str, change: Change) -> StreamView: ...
 
     async def delete(self, stream_id: str) -> None: ...
+
+    def pushing(
+        self, stream_id: str | None, temporary_id: str, push: PushFormat
+    ) -> AbstractAsyncContextManager[PushSession]: ...
+
+    def end_pushes(self, error: Exception) -> None: ...
 
 
 class StreamService(stream_pb2_grpc.StreamServiceServicer):
@@ -136,6 +156,45 @@ class ScoreService(score_pb2_grpc.ScoreServiceServicer):
 
         await _watch(self._backend, self._backend.scores, request.stream, context, send)
 
+    async def ScoreVideo(  # type: ignore[override]  # noqa: N802  see _watch
+        self,
+        request_iterator: AsyncIterator[score_pb2.ScoreVideoRequest],
+        context: grpc.aio.ServicerContext[
+            score_pb2.ScoreVideoRequest, score_pb2.ScoreVideoResponse
+        ],
+    ) -> None:
+        messages, calls = aiter(request_iterator), self._backend.push_calls
+        # An address without its port, which differs from call to call.
+        with calls.admitted(context.peer().rpartition(":")[0]):
+            await self._score_video(messages, context, calls.limits.idle_seconds)
+
+    async def _score_video(
+        self,
+        messages: AsyncIterator[score_pb2.ScoreVideoRequest],
+        context: grpc.aio.ServicerContext[
+            score_pb2.ScoreVideoRequest, score_pb2.ScoreVideoResponse
+        ],
+        idle_seconds: float,
+    ) -> None:
+        first = await _next_message(messages, idle_seconds)
+        start = requests.push_start(first or score_pb2.ScoreVideoRequest())
+        pushing = self._backend.pushing(start.stream_id, start.temporary_id, start.push)
+        async with pushing as session:
+            await context.send_initial_metadata(())
+            feeding = asyncio.create_task(_feed(session, messages, idle_seconds))
+            feeding.add_done_callback(lambda task: _end_if_failed(session, task))
+            try:
+                async for missed, score in session.scores:
+                    message = mapping.score_message(score, self._backend.model.bundle_id)
+                    answer = mapping.push_message(session.counts, missed, message)
+                    await _in_time(context.write(answer), idle_seconds, "no score was read")
+                    session.sent()
+            finally:
+                feeding.cancel()
+            if session.failure is not None:
+                raise session.failure
+            await context.write(mapping.push_message(session.counts))
+
 
 class AlertService(alert_pb2_grpc.AlertServiceServicer):
     """Watches of alerts."""
@@ -169,6 +228,39 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         context: grpc.aio.ServicerContext[model_pb2.GetModelRequest, model_pb2.Model],
     ) -> model_pb2.Model:
         return mapping.model_message(self._backend.model)
+
+
+async def _feed(
+    session: PushSession, messages: AsyncIterator[score_pb2.ScoreVideoRequest], idle_seconds: float
+) -> None:
+    """Hand a client's frames over until it has sent the last one."""
+    while (message := await _next_message(messages, idle_seconds)) is not None:
+        await session.send(requests.pushed_frame(message, time.monotonic()))
+    await session.finish()
+
+
+def _end_if_failed(session: PushSession, feeding: asyncio.Task[None]) -> None:
+    # The call itself waits for scores: they end, and it then raises what ended them.
+    error = None if feeding.cancelled() else feeding.exception()
+    if isinstance(error, Exception):
+        session.fail(error)
+
+
+async def _next_message(
+    messages: AsyncIterator[score_pb2.ScoreVideoRequest], idle_seconds: float
+) -> score_pb2.ScoreVideoRequest | None:
+    """A client's next message; None once it has sent its last one."""
+    return await _in_time(anext(messages, None), idle_seconds, "no frame came")
+
+
+async def _in_time(work: Awaitable[Result], idle_seconds: float, what: str) -> Result:
+    try:
+        async with asyncio.timeout(idle_seconds):
+            return await work
+    except TimeoutError:
+        raise IdleError(
+            f"{what} for {idle_seconds:g} s; keep both sides going or end the call"
+        ) from None
 
 
 async def _watch(

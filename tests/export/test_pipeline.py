@@ -153,6 +153,7 @@ def test_a_bundle_of_another_checkpoint_is_found(
     assert "scores against the checkpoint differ" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_nothing_is_left_where_something_else_stands(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

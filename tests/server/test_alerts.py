@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,35 @@ def test_a_gap_closes_the_event_before_it() -> None:
 def test_a_dropped_window_neither_opens_nor_closes() -> None:
     opened, closed = run([None, 0.9, None, 0.9, None])
     assert (opened.first_sequence, closed.last_sequence) == (1, 3)
+
+
+@pytest.mark.parametrize("step_seconds", [3600, -3600, -3])
+def test_a_clock_that_is_set_closes_the_event_before_it(step_seconds: float) -> None:
+    steady = spans([0.9] * 6)
+    moved = [
+        replace(s, start_seconds=s.start_seconds + t, end_seconds=s.end_seconds + t)
+        for s, t in zip(steady, [0] * 3 + [step_seconds] * 3, strict=True)
+    ]
+    machine = AlertMachine("cam", "b" * 64, POLICY)
+    changes = [change for span in moved for change in machine.push(span)] + machine.finish()
+    assert [c.state for c in changes] == [AlertState.OPEN, AlertState.CLOSED] * 2
+    assert [c.first_sequence for c in changes] == [0, 0, 3, 3]
+    assert [c.end_seconds - c.start_seconds for c in changes[1::2]] == [5.5, 5.5]
+
+
+def test_a_camera_with_a_frame_every_ten_seconds_keeps_its_event() -> None:
+    machine = AlertMachine("cam", "b" * 64, POLICY)
+    slow = [ScoredSpan(n, 10.0 * n, 10.0 * n, 0.9, False) for n in range(10)]
+    changes = [change for span in slow for change in machine.push(span)] + machine.finish()
+    assert [c.state for c in changes] == [AlertState.OPEN, AlertState.CLOSED]
+
+
+def test_dropped_windows_between_two_scores_are_no_step_of_the_clock() -> None:
+    changes = run([0.9, *[None] * 60, 0.9])
+    assert [(c.state, c.last_sequence) for c in changes] == [
+        (AlertState.OPEN, 0),
+        (AlertState.CLOSED, 61),
+    ]
 
 
 @pytest.mark.parametrize("bad", [(0.5, 0.6, 0), (1.1, 0.4, 0), (0.6, -0.1, 0), (0.6, 0.4, -1)])

@@ -15,7 +15,7 @@ from server.contract import Feature, Image, State
 from server.engine.onnxruntime import EngineError, EngineOptions, OnnxDetector
 from server.scoring import DropReason, WindowScore
 from server.windows import Window, WindowSpan
-from tests.support.tiny_bundle import make_tiny_bundle, trail_scores
+from tests.support.tiny_bundle import Fault, make_tiny_bundle, trail_scores
 
 
 class Gate:
@@ -26,13 +26,13 @@ class Gate:
         self.open = threading.Event()
         self.open.set()
         self.entered = threading.Event()
-        self.failing = False
+        self.failure: Exception | None = None
 
     def encode(self, images: Image) -> Feature:
         self.entered.set()
         assert self.open.wait(10)
-        if self.failing:
-            raise EngineError("out of memory")
+        if self.failure is not None:
+            raise self.failure
         return self._inner.encode(images)
 
     def step(self, features: Feature, state: State) -> tuple[Feature, State]:
@@ -198,19 +198,53 @@ def test_windows_lost_on_the_way_keep_their_sequence(batcher: Batcher, sink: Sin
     assert reasons == {0: None, 1: DropReason.BACKLOG, 7: None}
 
 
-def test_an_engine_that_fails_drops_its_batch_and_goes_on(
-    batcher: Batcher, gate: Gate, sink: Sink, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("failure", [EngineError("the device is gone"), MemoryError()])
+def test_an_engine_that_fails_drops_its_windows_and_goes_on(
+    failure: Exception,
+    batcher: Batcher,
+    gate: Gate,
+    sink: Sink,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     lane = batcher.open_lane("cam", 0)
-    gate.failing = True
+    gate.failure = failure
     for number in range(3):
         batcher.submit(lane, window(number))
         sink.wait_for(number + 1)
-    gate.failing = False
+    gate.failure = None
     batcher.submit(lane, window(3))
     scores = sink.wait_for(4)
     assert [s.drop_reason for s in scores] == [DropReason.ENGINE] * 3 + [None]
+    assert [s.sequence for s in scores] == [0, 1, 2, 3]
     assert sum("engine failed" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.RAISES, Fault.NAN])
+def test_a_window_that_the_engine_fails_on_costs_no_other_stream_its_score(
+    fault: Fault, tmp_path: Path, sink: Sink
+) -> None:
+    bundle = make_tiny_bundle(tmp_path / "faulty", fault=fault)
+    gate = Gate(OnnxDetector(bundle, EngineOptions(threads=1)))
+    batcher = Batcher(gate, BatchSettings(max_batch=4, max_wait_seconds=0.001), sink)
+    batcher.start()
+    busy, dark, bright = (batcher.open_lane(name, 0) for name in ("busy", "dark", "bright"))
+    levels = [51, 255, 51]
+    for number, level in enumerate(levels):
+        hold(gate, batcher, busy)
+        batcher.submit(dark, window(number, 51))
+        batcher.submit(bright, window(number, level))
+        gate.open.set()
+        sink.wait_for(3 * (number + 1))
+    batcher.stop()
+    of_dark, of_bright = (
+        [s for s in sink.scores if s.stream_id == name] for name in ("dark", "bright")
+    )
+    expected = trail_scores([0.2] * 3)
+    assert [s.score for s in of_dark] == pytest.approx(expected, abs=1e-6)
+    assert [s.drop_reason for s in of_bright] == [None, DropReason.ENGINE, None]
+    # The last feature stood in for the lost one: state never skips time.
+    assert of_bright[2].score == pytest.approx(expected[2], abs=1e-6)
+    assert 2 in sink.batches
 
 
 def test_a_closed_lane_publishes_nothing_more(batcher: Batcher, gate: Gate, sink: Sink) -> None:

@@ -171,6 +171,8 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
         ("mysql://joe:s3cret@db/x", "names the database 'mysql'"),
         ("postgresql+nodriver://joe:s3cret@db/x", "not installed"),
         ("sqlite:////nowhere/at/all/x.db", "cannot be written"),
+        ("postgresql://joe:a/s3cret@db:s3cret/x", "not a database URL"),
+        ("sqlite://joe:s3cret@/x.db", "does not take"),
     ],
 )
 def test_a_url_that_leads_nowhere_is_one_sentence(url: str, sentence: str) -> None:

@@ -49,6 +49,14 @@ def test_parts_of_a_url() -> None:
         ("file:clip.mp4", "file:///absolute/path"),
         ("rtsp://h/?pwd=s3cret\\", "backslash"),
         ("rtsp://h/" + "a" * 3000, "characters"),
+        ("rtsp://joe:s3cret", "is not a URL"),
+        ("rtsp://joe:s3cret/cam", "is not a URL"),
+        ("rtsp:/joe:s3cret@h/cam", "has no host"),
+        ("rtsp:///joe:s3cret/cam", "has no host"),
+        ("joe:s3cret@h/cam", "must start with"),
+        ("rtsp://joe:12/s3cret@h/cam", "holds '@' after its host"),
+        ("rtsp://joe:a@s3cret/b@h/cam", "holds '@' after its host"),
+        ("rtsp://joe:12?s3cret@h/cam", "holds '@' after its host"),
     ],
 )
 def test_what_is_no_source_url_is_refused_without_its_secret(text: str, words: str) -> None:
@@ -66,6 +74,8 @@ def test_what_is_no_source_url_is_refused_without_its_secret(text: str, words: s
         ("rtsp://h/cam?channel=1", "rtsp://h/cam?channel=1"),
         ("rtsp://h/user=joe&password=s3cret&n=1.sdp", "rtsp://h/user=***&password=***&n=1.sdp"),
         ("rtsp://h/cam?token=s3cret", "rtsp://h/cam?token=***"),
+        ("rtsp://h/cam?token=a/s3cret?s3cret@s3cret&n=1", "rtsp://h/cam?token=***&n=1"),
+        ("rtsp://h/cam?passphrase=s3cret;n=1", "rtsp://h/cam?passphrase=***;n=1"),
         ("file:///clips/a.mp4", "file:///clips/a.mp4"),
     ],
 )

@@ -20,9 +20,11 @@ from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
+from server.push import PushLimits
 from server.store import Store
 from server.streams import Mode, Reason, SourceError, SourceUrl, StreamConfig, StreamState
-from server.supervisor import Supervisor, SupervisorSettings
+from server.supervision import SupervisorSettings
+from server.supervisor import Supervisor
 from server.telemetry import Telemetry
 from server.views import CapacityError, StreamExistsError, StreamView, UnknownStreamError
 from tests.support.cameras import free_port
@@ -49,7 +51,9 @@ class Running:
         self.supervisor = Supervisor(
             detector,
             model_info(bundle, detector),
-            SupervisorSettings(BatchSettings(), 0.8, 0.0, max_streams=2, access=access),
+            SupervisorSettings(
+                BatchSettings(), 0.8, 0.0, max_streams=2, access=access, push=PushLimits()
+            ),
             store=self.store,
             telemetry=self.telemetry,
             hubs=(Hub(), Hub()),

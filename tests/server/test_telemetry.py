@@ -7,6 +7,7 @@ from dataclasses import replace
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.ingest.events import WorkerLoss
 from server.telemetry import Telemetry
 from tests.support.backend import MODEL
 
@@ -25,6 +26,7 @@ OF_THE_SERVER = {
     "gvvad_window_latency_seconds_bucket",
     "gvvad_stage_duration_seconds_bucket",
     "gvvad_batch_size_bucket",
+    "gvvad_decode_worker_restarts_total",
     "gvvad_model_info",
     "gvvad_build_info",
 }
@@ -83,6 +85,13 @@ def test_times_and_sizes_are_histograms() -> None:
     assert value(telemetry, "gvvad_window_latency_seconds_bucket", le="0.03") == 0
     assert value(telemetry, "gvvad_stage_duration_seconds_sum", stage="encode") == 0.011
     assert value(telemetry, "gvvad_batch_size_sum") == 3
+
+
+def test_replaced_workers_are_counted_from_zero() -> None:
+    telemetry = Telemetry()
+    telemetry.worker_lost(WorkerLoss.MEMORY)
+    name = "gvvad_decode_worker_restarts_total"
+    assert [value(telemetry, name, reason=why) for why in ("ended", "hung", "memory")] == [0, 0, 1]
 
 
 def test_the_names_are_those_that_dashboards_know() -> None:

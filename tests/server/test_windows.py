@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.contract import WindowSpec
+from server.contract import Image, WindowSpec
 from server.windows import SourceFrame, Window, WindowAssembler
 
 
@@ -19,7 +19,7 @@ def assemble(pts_seconds: list[float], spec: WindowSpec, *, finish: bool = True)
     windows: list[Window] = []
     for index, pts in enumerate(pts_seconds):
         windows += assembler.push(SourceFrame(index, index, pts, 100 + pts, 1000 + pts))
-    return windows + (assembler.finish() if finish else [])
+    return [*windows, *(assembler.finish() if finish else [])]
 
 
 def pictures(window: Window) -> list[int]:
@@ -100,6 +100,33 @@ def test_a_small_step_back_drops_the_frame_and_a_large_one_is_a_gap() -> None:
     assert len(assemble(jump, WindowSpec(16, 10.0))) == 1
 
 
+@pytest.mark.parametrize("step_seconds", [3600, -3600, 0.9, -0.9, -0.2])
+def test_a_clock_that_is_set_changes_no_windows_length(step_seconds: float) -> None:
+    assembler = WindowAssembler[int](WindowSpec(1, 25.0), lambda _: np.zeros((8, 8, 3), np.uint8))
+    windows: list[Window] = []
+    for index, pts in enumerate(times(48, 25)):
+        captured = 1000 + pts + (step_seconds if index >= 24 else 0)
+        windows += assembler.push(SourceFrame(index, index, pts, 100 + pts, captured))
+    assert [w.number for w in windows] == [0, 1, 2]
+    assert [w.end_capture_seconds for w in windows][1:] == [
+        pytest.approx(1000 + step_seconds + n / 25) for n in (31, 47)
+    ]
+    for window in windows:
+        length_seconds = window.end_capture_seconds - window.start_capture_seconds
+        assert 0 <= length_seconds < 15 / 25 + 1
+        if abs(step_seconds) > 1:
+            assert length_seconds == pytest.approx(15 / 25)
+
+
+def test_frames_that_arrive_in_a_burst_keep_the_cameras_times() -> None:
+    assembler = WindowAssembler[int](WindowSpec(1, 25.0), lambda _: np.zeros((8, 8, 3), np.uint8))
+    frames = [
+        SourceFrame(n, n, n / 25, 107.0 if n > 7 else 100.0, 1000 + n / 25) for n in range(16)
+    ]
+    [window] = [window for frame in frames for window in assembler.push(frame)]
+    assert window.start_capture_seconds == pytest.approx(1000)
+
+
 intervals = st.lists(
     st.one_of(st.floats(0.01, 0.5), st.floats(2.5, 60), st.floats(-3, 0)), min_size=1, max_size=200
 )
@@ -128,3 +155,27 @@ def test_steady_cameras_give_one_window_every_16_grid_points(count: int, fps: fl
     windows = assemble(times(count, fps), WindowSpec(16, 10.0))
     assert [w.number for w in windows] == list(range(len(windows)))
     assert abs(len(windows) - count / fps * 10 / 16) <= 1
+
+
+def test_a_picture_that_stands_for_long_is_rendered_once_and_windows_come_one_by_one() -> None:
+    rendered: list[int] = []
+
+    def render(index: int) -> Image:
+        rendered.append(index)
+        return np.zeros((8, 8, 3), np.uint8)
+
+    assembler = WindowAssembler[int](WindowSpec(4, 25.0), render)
+    for index in range(2):  # the first interval is a gap: nothing is known of the rate yet
+        assert list(assembler.push(SourceFrame(index, index, index * 60.0, 0.0, 0.0))) == []
+    coming = assembler.push(SourceFrame(2, 2, 120.0, 0.0, 0.0))
+    assert next(coming).number == 0
+    # What was not asked for is not there: an hour of windows would fill the memory.
+    assert [window.number for window in coming] == list(range(1, 60 * 25 // 16))
+    assert rendered == [1]
+
+
+def test_no_picture_stands_for_more_than_five_minutes() -> None:
+    hours = [index * 3600.0 for index in range(10)]
+    assert assemble(hours, WindowSpec(4, 25.0), finish=False) == []
+    (last,) = {window.first_frame for window in assemble(hours, WindowSpec(4, 25.0))}
+    assert last == 9

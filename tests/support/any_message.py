@@ -51,7 +51,8 @@ ODD_TAILS = [
     *("nonexistent/clips/../../etc/passwd", "\u2603" * 2_000),
 ]
 
-ALMOST = {
+ALMOST: dict[str, st.SearchStrategy[Any]] = {
+    "temporary_stream_id": _mostly_of(["", "guest"], ["door", "Guest", "a" * 64, "guest\n"]),
     "stream_id": _mostly_of(
         ["cam", "door", "-", "a" * 63, ""], ["a" * 64, "Door", "dóor", "a\n", ".."]
     ),
@@ -70,7 +71,7 @@ ALMOST = {
 } | dict.fromkeys(
     ["name", "stream"],
     _mostly_of(
-        ["streams/door", "streams/yard", "streams/ghost"],
+        ["streams/door", "streams/yard", "streams/hall", "streams/ghost"],
         [
             "",
             "door",
@@ -94,6 +95,32 @@ def any_message(descriptor: Descriptor) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries(fields).map(lambda given: make(**given))
 
 
+def any_push(descriptor: Descriptor) -> st.SearchStrategy[list[Any]]:
+    """A call's messages: mostly a start that fits its frames, and seldom anything in between."""
+    make = GetMessageClass(descriptor)
+    stray = any_message(descriptor)
+    frame = st.builds(
+        lambda data, seconds: make(frame={"data": data, "time": {"seconds": seconds}}),
+        _mostly(st.just(bytes(64)), st.sampled_from([bytes(63), b"", bytes(96)])),
+        st.integers(0, 3),
+    )
+    start = st.builds(
+        lambda stream, codec, delivery: make(
+            start={"stream": stream, "codec": codec, "delivery": delivery} | _SIZES.get(codec, {})
+        ),
+        _mostly_of(["", "streams/hall"], ["streams/door", "streams/ghost"]),
+        st.sampled_from([8, 8, 8, 6, 3, 1]),
+        st.integers(0, 2),
+    )
+    return st.tuples(_mostly(start, stray), st.lists(_mostly(frame, stray), max_size=6)).map(
+        lambda parts: [parts[0], *parts[1]]
+    )
+
+
+# Raw codecs (GRAY8, I420) whose frames of these sizes have 64 bytes, or another number.
+_SIZES = {8: {"width": 8, "height": 8}, 6: {"width": 8, "height": 8}}
+
+
 def _any_value(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     value = st.lists(_any_item(field), max_size=4) if field.is_repeated else _any_item(field)
     if field.name in ALMOST or field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -102,12 +129,17 @@ def _any_value(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 
 
 def _any_item(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    typed = _any_of_type(field)
+    has_almost = field.name in ALMOST and field.type != FieldDescriptor.TYPE_MESSAGE
+    return _mostly(ALMOST[field.name], typed) if has_almost else typed
+
+
+def _any_of_type(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     match field.type:
         case FieldDescriptor.TYPE_MESSAGE:
             return st.deferred(lambda: any_message(field.message_type))
         case FieldDescriptor.TYPE_STRING:
-            noise = st.sampled_from(NOISE) | st.text(max_size=40)
-            return _mostly(ALMOST.get(field.name, noise), noise)
+            return st.sampled_from(NOISE) | st.text(max_size=40)
         case FieldDescriptor.TYPE_BYTES:
             return st.binary(max_size=5_000)
         case FieldDescriptor.TYPE_BOOL:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from server.alerts import Alert, AlertState
 from server.hub import Hub
+from server.push import PushCalls, PushLimits, PushSession
+from server.pushed import PushFormat
 from server.scoring import DropReason, WindowScore
 from server.streams import (
     Reason,
@@ -48,6 +51,7 @@ class MemoryBackend:
         self.scores: Hub[WindowScore] = Hub(capacity, max_watchers)
         self.alerts: Hub[Alert] = Hub(capacity, max_watchers)
         self.model = MODEL
+        self.push_calls = PushCalls(PushLimits())
         self.max_streams = max_streams
         self.views: dict[str, StreamView] = {}
 
@@ -78,6 +82,14 @@ class MemoryBackend:
         view = self.get(stream_id)
         self.views[stream_id] = replace(view, config=change(view.config))
         return self.views[stream_id]
+
+    def pushing(
+        self, stream_id: str | None, temporary_id: str, push: PushFormat
+    ) -> AbstractAsyncContextManager[PushSession]:
+        raise UnknownStreamError("nothing is decoded here, so nothing can be pushed")
+
+    def end_pushes(self, error: Exception) -> None:
+        pass
 
     async def delete(self, stream_id: str) -> None:
         self.get(stream_id)

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gvvad.v1 import stream_pb2, stream_pb2_grpc
 
 from server.rpc.mapping import SENTENCE_KEY
-from server.streams import Mode, SourceUrl, StreamConfig
+from server.streams import PUSHED, Mode, SourceUrl, StreamConfig
 from tests.support.any_message import SECRET
 from tests.support.cameras import free_port
 from tests.support.serving import ServerProcess
@@ -33,7 +33,10 @@ class Answer:
 
 
 class Caller:
-    """Sends anything, and keeps two streams standing meanwhile: `door`, and `yard` that listens."""
+    """Sends anything, and keeps three streams standing meanwhile.
+
+    These are `door`, `yard` that listens and `hall` that clients push to.
+    """
 
     def __init__(self, server: ServerProcess, channel: grpc.Channel) -> None:
         self.channel = channel
@@ -42,17 +45,24 @@ class Caller:
         self._client = server.client()
         self._standing = [
             StreamConfig("door", SourceUrl(f"rtsp://joe:{SECRET}@127.0.0.1:{free_port()}/a")),
+            StreamConfig("hall", SourceUrl(PUSHED)),
             StreamConfig("yard", SourceUrl(f"rtsp://127.0.0.1:{free_port()}/b"), Mode.LISTEN),
         ]
         self._shown = [view.config for view in map(self._client.create, self._standing)]
 
-    def send(self, method: MethodDescriptor, request: Message | bytes) -> Answer:
-        """Call a method with a message or with any bytes."""
-        raw = request if isinstance(request, bytes) else request.SerializeToString()
+    def send(self, method: MethodDescriptor, *requests: Message | bytes) -> Answer:
+        """Call a method with a message or with any bytes; with several where it takes a stream."""
+        raw, *more = [
+            one if isinstance(one, bytes) else one.SerializeToString() for one in requests
+        ]
         path = f"/{method.containing_service.full_name}/{method.name}"
         read = GetMessageClass(method.output_type).FromString
         try:
-            if method.server_streaming:
+            if method.client_streaming:
+                push = self.channel.stream_stream(path, response_deserializer=read)
+                for _ in push(iter([raw, *more]), timeout=CALL_SECONDS):
+                    pass
+            elif method.server_streaming:
                 watch = self.channel.unary_stream(path, response_deserializer=read)
                 next(watch(raw, timeout=WATCH_SECONDS))
             else:

@@ -24,6 +24,9 @@ import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
+from tests.support.networks import CameraNetwork
+from tests.support.programs import Part
+
 SYSTEM_PYTHON = "/usr/bin/python3"
 START_SECONDS = 20
 
@@ -144,6 +147,8 @@ class RtspServer:
         user: with a password, readers must log in (digest).
         password: see `user`.
         launches: other paths, with what GStreamer shall play there.
+        programs: other paths, with what is played there part by part.
+        network: where it stands; here, on loopback, where none is given.
     """
 
     def __init__(
@@ -153,12 +158,20 @@ class RtspServer:
         user: str = "",
         password: str = "",
         launches: dict[str, str] | None = None,
+        programs: dict[str, list[Part]] | None = None,
+        network: CameraNetwork | None = None,
         fps: int = 25,
         declared_fps: int = 25,
     ) -> None:
+        self._network = network
+        self._host = network.address if network else "127.0.0.1"
         self._plan = {"fps": fps, "user": user, "password": password, "port": 0}
         self._plan["declared_fps"] = declared_fps
+        self._plan["address"] = self._host
         self._plan["launches"] = launches or {}
+        self._plan["programs"] = {
+            path: [part.plan() for part in parts] for path, parts in (programs or {}).items()
+        }
         self._plan["mounts"] = {
             path: str(clip if clip.suffix == ".units" else units_of(clip))
             for path, clip in mounts.items()
@@ -168,7 +181,7 @@ class RtspServer:
     def start(self) -> None:
         """Start it, again on the port it had before."""
         self._process = subprocess.Popen(
-            [SYSTEM_PYTHON, str(_GST_SERVER)],
+            [*(self._network.prefix if self._network else []), SYSTEM_PYTHON, str(_GST_SERVER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -195,7 +208,7 @@ class RtspServer:
     def url(self, path: str, user: str = "", password: str = "") -> str:
         """URL of a mount; the login is put in as given, so percent-encode it."""
         login = f"{user}:{password}@" if user else ""
-        return f"rtsp://{login}127.0.0.1:{self.port}{path}"
+        return f"rtsp://{login}{self._host}:{self.port}{path}"
 
     def kill(self) -> None:
         """End it without a word to its readers."""

@@ -8,9 +8,7 @@ access units in real time with running times, as a camera would.
 from __future__ import annotations
 
 import json
-import struct
 import sys
-from pathlib import Path
 
 import gi
 
@@ -18,6 +16,8 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
+from gst_program import Camera as ProgramCamera  # noqa: E402
+from gst_program import read_units  # noqa: E402
 
 LAUNCH = (
     "( appsrc name=source is-live=true format=time block=false max-bytes=4000000 "
@@ -49,17 +49,6 @@ class Camera:
         return True
 
 
-def read_units(path: str) -> list[bytes]:
-    """Access units of a file: each a big-endian length of four bytes, then its bytes."""
-    data = Path(path).read_bytes()
-    units, at = [], 0
-    while at < len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        units.append(data[at + 4 : at + 4 + length])
-        at += 4 + length
-    return units
-
-
 def add_mount(server: GstRtspServer.RTSPServer, path: str, plan: dict) -> None:
     """Serve the plan's clip at `path`, one encoder for all readers."""
     units, fps = read_units(plan["mounts"][path]), plan["fps"]
@@ -80,6 +69,19 @@ def add_mount(server: GstRtspServer.RTSPServer, path: str, plan: dict) -> None:
     server.get_mount_points().add_factory(path, factory)
 
 
+class ProgramFactory(GstRtspServer.RTSPMediaFactory):
+    """Makes the media of a camera that plays a program."""
+
+    def __init__(self, parts: list[dict]) -> None:
+        super().__init__()
+        self.set_shared(True)
+        self._camera = ProgramCamera(parts)
+        self.connect("media-configure", lambda _, media: self._camera.configure(media))
+
+    def do_create_element(self, _url: object) -> Gst.Element:
+        return self._camera.create_element()
+
+
 def require_digest(server: GstRtspServer.RTSPServer, user: str, password: str) -> None:
     """Let in only readers that know the password."""
     auth = GstRtspServer.RTSPAuth()
@@ -95,10 +97,12 @@ def main() -> None:
     plan = json.loads(sys.stdin.readline())
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
-    server.set_address("127.0.0.1")
+    server.set_address(plan["address"])
     server.set_service(str(plan["port"]))
     for path in plan["mounts"]:
         add_mount(server, path, plan)
+    for path, parts in plan["programs"].items():
+        server.get_mount_points().add_factory(path, ProgramFactory(parts))
     for path, launch in plan["launches"].items():
         factory = GstRtspServer.RTSPMediaFactory()
         factory.set_launch(launch)
@@ -107,7 +111,7 @@ def main() -> None:
         require_digest(server, plan["user"], plan["password"])
     loop = GLib.MainLoop()
     if server.attach(None) == 0:
-        sys.exit("cannot listen on 127.0.0.1:{}".format(plan["port"]))
+        sys.exit("cannot listen on {address}:{port}".format(**plan))
     GLib.io_add_watch(sys.stdin.fileno(), GLib.IO_HUP | GLib.IO_IN, lambda *_: loop.quit())
     sys.stdout.write(f"{server.get_bound_port()}\n")
     sys.stdout.flush()

@@ -51,7 +51,7 @@ def loop_in_thread() -> Iterator[Run[Any]]:
 @contextmanager
 def serving(run: Run[Any], backend: MemoryBackend) -> Iterator[Served]:
     """A server of `backend` in the loop behind `run`, with clients that are closed at the end."""
-    rpc = RpcServer(backend, GrpcSettings(port=0))
+    rpc = RpcServer(backend, GrpcSettings(port=0), largest_message=2**20)
     run(rpc.start())
     served = Served(backend, rpc, run)
     try:

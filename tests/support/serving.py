@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,9 +27,17 @@ class ServerProcess:
     """`gvvad serve` on free ports, with its log kept and its processes counted."""
 
     def __init__(
-        self, *, store: Path | None = None, bundle: Path = DEFAULT_BUNDLE, **settings: object
+        self,
+        *,
+        store: Path | None = None,
+        bundle: Path = DEFAULT_BUNDLE,
+        environment: Mapping[str, str] | None = None,
+        **settings: object,
     ) -> None:
-        """Settings by key, dots written as `__`: `ingest__read_timeout_seconds=2`."""
+        """Settings by key, dots written as `__`: `ingest__read_timeout_seconds=2`.
+
+        `environment` is added to that of the server and all that it starts.
+        """
         given = {
             "grpc.port": 0,
             "http.port": 0,
@@ -36,12 +45,12 @@ class ServerProcess:
             "store.url": f"sqlite:///{store}" if store else "sqlite://",
         } | {key.replace("__", "."): value for key, value in settings.items()}
         flags = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("GVVAD_")}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GVVAD_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "server", "serve", *flags],
             stderr=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=inherited | dict(environment or {}),
         )
         self.log: list[str] = []
         self._ports: tuple[int, int] | None = None

@@ -2,11 +2,15 @@
 
 Feature = mean red, green and blue of the window, each in [0, 1]. The head keeps
 a trail: next = (trail + mean feature) / 2, and the score is the new trail.
+
+Its encoder may have a fault that shows with bright windows alone, after the warm-up
+with black ones: a real engine that fails while it runs.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +34,18 @@ from server.preprocess import PreprocessSpec
 NATIVE = WindowSpec(sampled_frames=4, fps=None)
 SMALL = PreprocessSpec(24, 32, "squash", "area", "bt601", "declared")
 
+BRIGHT = 0.75
+"""A window whose mean red, green or blue is over it shows the encoder's fault."""
+HUNGER_BYTES = 256_000_000
+
+
+class Fault(Enum):
+    """What the encoder does with a bright window."""
+
+    RAISES = "reads beyond the end of a table"
+    NAN = "makes features that are no numbers"
+    HUNGRY = "needs HUNGER_BYTES more, which it has or has not"
+
 
 def make_tiny_bundle(
     directory: Path,
@@ -39,11 +55,12 @@ def make_tiny_bundle(
     clips: list[str] | None = None,
     threshold: float = 0.5,
     feature_dim_said: int = 3,
+    fault: Fault | None = None,
 ) -> Bundle:
     """Write the bundle; `feature_dim_said` may lie, to make its graphs of another shape."""
     graphs = directory.parent / f"{directory.name}-graphs"
     graphs.mkdir(parents=True)
-    onnx.save(_encoder(window.sampled_frames, preprocess), graphs / "encoder.onnx")
+    onnx.save(_encoder(window.sampled_frames, preprocess, fault), graphs / "encoder.onnx")
     onnx.save(_head(), graphs / "head.onnx")
     manifest = Manifest(
         schema=1,
@@ -88,19 +105,53 @@ def _graph_file(path: Path) -> GraphFile:
     return GraphFile(file=path.name, sha256=file_sha256(path), precision="fp32")
 
 
-def _encoder(sampled_frames: int, size: PreprocessSpec) -> onnx.ModelProto:
+def _encoder(sampled_frames: int, size: PreprocessSpec, fault: Fault | None) -> onnx.ModelProto:
     shape = ["B", sampled_frames, size.height, size.width, 3]
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Div", ["mean", "full"], ["feature"]),
+        helper.make_node("Div", ["mean", "full"], ["means"]),
+        helper.make_node("ReduceMax", ["means"], ["brightest"], keepdims=0),
+        helper.make_node("Greater", ["brightest", "bright"], ["is_bright"]),
+        *_faulty(fault),
     ]
     return _model(
         nodes,
         [helper.make_tensor_value_info("images", TensorProto.UINT8, shape)],
         [helper.make_tensor_value_info("feature", TensorProto.FLOAT, ["B", 3])],
-        {"axes": np.array([1, 2, 3]), "full": np.float32(255)},
+        {
+            "axes": np.array([1, 2, 3]),
+            "full": np.float32(255),
+            "bright": np.float32(BRIGHT),
+            "nan": np.float32(np.nan),
+            "table": np.zeros(1, np.float32),
+            "many": np.array([HUNGER_BYTES // 4]),
+            "one": np.array([1]),
+        },
     )
+
+
+def _faulty(fault: Fault | None) -> list[onnx.NodeProto]:
+    """From `means` and `is_bright` to `feature`."""
+    node = helper.make_node
+    match fault:
+        case None:
+            return [node("Identity", ["means"], ["feature"])]
+        case Fault.NAN:
+            return [node("Where", ["is_bright", "nan", "means"], ["feature"])]
+        case Fault.RAISES:
+            return [
+                node("Cast", ["is_bright"], ["place"], to=TensorProto.INT64),
+                node("Gather", ["table", "place"], ["zero"]),
+                node("Add", ["means", "zero"], ["feature"]),
+            ]
+        case Fault.HUNGRY:
+            return [
+                node("Where", ["is_bright", "many", "one"], ["length"]),
+                node("ConstantOfShape", ["length"], ["zeros"]),
+                node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+                node("Add", ["means", "zero"], ["feature"]),
+            ]
 
 
 def _head() -> onnx.ModelProto:

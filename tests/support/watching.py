@@ -55,9 +55,14 @@ class Scores:
         self._thread.join(10)
 
 
-def wait_for(client: Client, stream_id: str, wanted: Callable[[StreamView], bool]) -> StreamView:
+def wait_for(
+    client: Client,
+    stream_id: str,
+    wanted: Callable[[StreamView], bool],
+    seconds: float = WAIT_SECONDS,
+) -> StreamView:
     """The stream once it is as wanted."""
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         view = client.get(stream_id)
         if wanted(view):
@@ -69,6 +74,16 @@ def wait_for(client: Client, stream_id: str, wanted: Callable[[StreamView], bool
 def is_in(state: StreamState, reason: Reason | None = None) -> Callable[[StreamView], bool]:
     """For `wait_for`: a state, and its reason where one is given."""
     return lambda view: view.status.state is state and reason in (None, view.status.reason)
+
+
+def interrupted(*reasons: Reason) -> Callable[[StreamView], bool]:
+    """For `wait_for`: failed and not back yet, for one of these reasons where any is given.
+
+    The wait between two tries may be too short to be seen, so the next try counts as well.
+    """
+    trying = (StreamState.BACKING_OFF, StreamState.CONNECTING)
+    wanted = reasons or tuple(Reason)
+    return lambda view: view.status.state in trying and view.status.reason in wanted
 
 
 def add(client: Client, stream_id: str, url: str, **options: object) -> None:

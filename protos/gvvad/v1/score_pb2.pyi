@@ -19,6 +19,88 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _VideoCodec:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VideoCodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VideoCodec.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VIDEO_CODEC_UNSPECIFIED: _VideoCodec.ValueType  # 0
+    """Not given."""
+    VIDEO_CODEC_H264: _VideoCodec.ValueType  # 1
+    """One H.264 access unit in Annex B form, parameter sets before its key frames."""
+    VIDEO_CODEC_H265: _VideoCodec.ValueType  # 2
+    """One H.265 access unit in Annex B form, parameter sets before its key frames."""
+    VIDEO_CODEC_JPEG: _VideoCodec.ValueType  # 3
+    """One JPEG file."""
+    VIDEO_CODEC_RGB24: _VideoCodec.ValueType  # 4
+    """Raw, 3 bytes a pixel: red, green, blue."""
+    VIDEO_CODEC_BGR24: _VideoCodec.ValueType  # 5
+    """Raw, 3 bytes a pixel: blue, green, red, as OpenCV has it."""
+    VIDEO_CODEC_I420: _VideoCodec.ValueType  # 6
+    """Raw YUV 4:2:0 in three planes, chroma of odd sizes rounded up."""
+    VIDEO_CODEC_NV12: _VideoCodec.ValueType  # 7
+    """Raw YUV 4:2:0 in two planes, chroma of odd sizes rounded up."""
+    VIDEO_CODEC_GRAY8: _VideoCodec.ValueType  # 8
+    """Raw, 1 byte a pixel, 0 black to 255 white."""
+
+class VideoCodec(_VideoCodec, metaclass=_VideoCodecEnumTypeWrapper):
+    """What the data of a frame is."""
+
+VIDEO_CODEC_UNSPECIFIED: VideoCodec.ValueType  # 0
+"""Not given."""
+VIDEO_CODEC_H264: VideoCodec.ValueType  # 1
+"""One H.264 access unit in Annex B form, parameter sets before its key frames."""
+VIDEO_CODEC_H265: VideoCodec.ValueType  # 2
+"""One H.265 access unit in Annex B form, parameter sets before its key frames."""
+VIDEO_CODEC_JPEG: VideoCodec.ValueType  # 3
+"""One JPEG file."""
+VIDEO_CODEC_RGB24: VideoCodec.ValueType  # 4
+"""Raw, 3 bytes a pixel: red, green, blue."""
+VIDEO_CODEC_BGR24: VideoCodec.ValueType  # 5
+"""Raw, 3 bytes a pixel: blue, green, red, as OpenCV has it."""
+VIDEO_CODEC_I420: VideoCodec.ValueType  # 6
+"""Raw YUV 4:2:0 in three planes, chroma of odd sizes rounded up."""
+VIDEO_CODEC_NV12: VideoCodec.ValueType  # 7
+"""Raw YUV 4:2:0 in two planes, chroma of odd sizes rounded up."""
+VIDEO_CODEC_GRAY8: VideoCodec.ValueType  # 8
+"""Raw, 1 byte a pixel, 0 black to 255 white."""
+Global___VideoCodec: _TypeAlias = VideoCodec  # noqa: Y015
+
+class _Delivery:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Delivery.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_UNSPECIFIED: _Delivery.ValueType  # 0
+    """Not given; means DELIVERY_LOSSLESS."""
+    DELIVERY_LOSSLESS: _Delivery.ValueType  # 1
+    """Every frame is decoded and every window scored: the server reads no faster than
+    it works, so that flow control slows the sender.
+    """
+    DELIVERY_LIVE: _Delivery.ValueType  # 2
+    """The newest wins, as with a camera: frames that find no room are dropped and
+    counted, access units up to the next key frame; windows that wait too long are
+    sent with their `drop_reason`.
+    """
+
+class Delivery(_Delivery, metaclass=_DeliveryEnumTypeWrapper):
+    """What happens to frames that come faster than they can be decoded and scored."""
+
+DELIVERY_UNSPECIFIED: Delivery.ValueType  # 0
+"""Not given; means DELIVERY_LOSSLESS."""
+DELIVERY_LOSSLESS: Delivery.ValueType  # 1
+"""Every frame is decoded and every window scored: the server reads no faster than
+it works, so that flow control slows the sender.
+"""
+DELIVERY_LIVE: Delivery.ValueType  # 2
+"""The newest wins, as with a camera: frames that find no room are dropped and
+counted, access units up to the next key frame; windows that wait too long are
+sent with their `drop_reason`.
+"""
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
 class _DropReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -48,6 +130,166 @@ DROP_REASON_BACKLOG: DropReason.ValueType  # 2
 DROP_REASON_ENGINE: DropReason.ValueType  # 3
 """The engine failed on it; the server's log says more."""
 Global___DropReason: _TypeAlias = DropReason  # noqa: Y015
+
+@_typing.final
+class ScoreVideoRequest(_message.Message):
+    """One message of a client that sends video."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> Global___VideoStart:
+        """What will be sent: the first message, and only that."""
+
+    @_builtins.property
+    def frame(self) -> Global___VideoFrame:
+        """The next frame."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___VideoStart | None = ...,
+        frame: Global___VideoFrame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "frame", b"frame", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "frame", b"frame", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["start", "frame"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___ScoreVideoRequest: _TypeAlias = ScoreVideoRequest  # noqa: Y015
+
+@_typing.final
+class VideoStart(_message.Message):
+    """How a client's video is to be taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    TEMPORARY_STREAM_ID_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """The stream to push to, `streams/{id}`: one that was created with the URL push://.
+    Its sequence goes on where it was. Empty makes a stream that lives as long as
+    this call, see `temporary_stream_id`.
+    """
+    temporary_stream_id: _builtins.str
+    """Id of the stream that lives as long as this call: 1 to 63 of a-z, 0-9 and '-'.
+    Empty lets the server choose one. Only where `stream` is empty.
+    """
+    codec: Global___VideoCodec.ValueType
+    """What the data of each frame is. Required."""
+    width: _builtins.int
+    """Width of raw frames, in pixels. Required for raw frames, 0 for the others, which
+    say it themselves.
+    """
+    height: _builtins.int
+    """Height of raw frames, in pixels, as `width`."""
+    delivery: Global___Delivery.ValueType
+    """What happens to frames that come faster than they can be decoded and scored.
+    Unset means DELIVERY_LOSSLESS.
+    """
+    def __init__(
+        self,
+        *,
+        stream: _builtins.str = ...,
+        temporary_stream_id: _builtins.str = ...,
+        codec: Global___VideoCodec.ValueType = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        delivery: Global___Delivery.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "delivery", b"delivery", "height", b"height", "stream", b"stream", "temporary_stream_id", b"temporary_stream_id", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VideoStart: _TypeAlias = VideoStart  # noqa: Y015
+
+@_typing.final
+class VideoFrame(_message.Message):
+    """One frame that a client sends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The access unit, the JPEG file or the pixels, row by row without padding.
+    Required.
+    """
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was taken, in UTC; it places the frame in its window, to a microsecond.
+        Required. Access units come in the order of decoding, each with the time of its
+        own picture. A step back, or over two seconds ahead, is a gap.
+        """
+
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VideoFrame: _TypeAlias = VideoFrame  # noqa: Y015
+
+@_typing.final
+class ScoreVideoResponse(_message.Message):
+    """One score of a client's own video."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORE_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    FRAMES_RECEIVED_FIELD_NUMBER: _builtins.int
+    FRAMES_DROPPED_FIELD_NUMBER: _builtins.int
+    FRAMES_DAMAGED_FIELD_NUMBER: _builtins.int
+    missed: _builtins.int
+    """Scores that the client lost between the response before and this one, because it
+    read too slowly. Always zero where the delivery is lossless.
+    """
+    frames_received: _builtins.int
+    """Frames of the call that have come in so far."""
+    frames_dropped: _builtins.int
+    """Of them, those that were dropped without being decoded. Always zero where the
+    delivery is lossless.
+    """
+    frames_damaged: _builtins.int
+    """Of them, those that the decoder could not read."""
+    @_builtins.property
+    def score(self) -> Global___WindowScore:
+        """The score. Unset in the last response of a call that ran to its end."""
+
+    def __init__(
+        self,
+        *,
+        score: Global___WindowScore | None = ...,
+        missed: _builtins.int = ...,
+        frames_received: _builtins.int = ...,
+        frames_dropped: _builtins.int = ...,
+        frames_damaged: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["score", b"score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames_damaged", b"frames_damaged", "frames_dropped", b"frames_dropped", "frames_received", b"frames_received", "missed", b"missed", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreVideoResponse: _TypeAlias = ScoreVideoResponse  # noqa: Y015
 
 @_typing.final
 class WatchScoresRequest(_message.Message):

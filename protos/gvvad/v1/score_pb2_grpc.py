@@ -40,6 +40,11 @@ class ScoreServiceStub:
                 request_serializer=gvvad_dot_v1_dot_score__pb2.WatchScoresRequest.SerializeToString,
                 response_deserializer=gvvad_dot_v1_dot_score__pb2.WatchScoresResponse.FromString,
                 _registered_method=True)
+        self.ScoreVideo = channel.stream_stream(
+                '/gvvad.v1.ScoreService/ScoreVideo',
+                request_serializer=gvvad_dot_v1_dot_score__pb2.ScoreVideoRequest.SerializeToString,
+                response_deserializer=gvvad_dot_v1_dot_score__pb2.ScoreVideoResponse.FromString,
+                _registered_method=True)
 
 
 class ScoreServiceServicer:
@@ -61,6 +66,32 @@ class ScoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScoreVideo(self, request_iterator, context):
+        """Scores video that the client sends itself: each frame with its time in, each
+        window's score out, on the same call.
+
+        The first message is a `start`, every other one a `frame`. The server sends its
+        initial metadata once it takes frames. The client closes its side after the last
+        frame; the server then sends what scores are left, a last response without a
+        score but with the final counts, and ends with OK. Watches of the stream see the
+        scores too, and its alerts open and close as those of a camera.
+
+        The call has no deadline of its own: a client that sets one sets the length of
+        the whole call. Errors, each with one sentence:
+
+        INVALID_ARGUMENT     a message is malformed, or no frame could be decoded.
+        NOT_FOUND            there is no such stream, or it was deleted.
+        ALREADY_EXISTS       the id of a temporary stream is taken.
+        FAILED_PRECONDITION  the stream is no push:// stream, or another call pushes to it.
+        RESOURCE_EXHAUSTED   over a limit: message size, pixels of a frame, frames a
+        second, open calls of this client, streams of the server.
+        DEADLINE_EXCEEDED    no frame came, or no score was read, for too long.
+        UNAVAILABLE          the server is stopping, or lost its decoder; call again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ScoreServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -68,6 +99,11 @@ def add_ScoreServiceServicer_to_server(servicer, server):
                     servicer.WatchScores,
                     request_deserializer=gvvad_dot_v1_dot_score__pb2.WatchScoresRequest.FromString,
                     response_serializer=gvvad_dot_v1_dot_score__pb2.WatchScoresResponse.SerializeToString,
+            ),
+            'ScoreVideo': grpc.stream_stream_rpc_method_handler(
+                    servicer.ScoreVideo,
+                    request_deserializer=gvvad_dot_v1_dot_score__pb2.ScoreVideoRequest.FromString,
+                    response_serializer=gvvad_dot_v1_dot_score__pb2.ScoreVideoResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -98,6 +134,33 @@ class ScoreService:
             '/gvvad.v1.ScoreService/WatchScores',
             gvvad_dot_v1_dot_score__pb2.WatchScoresRequest.SerializeToString,
             gvvad_dot_v1_dot_score__pb2.WatchScoresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreVideo(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/gvvad.v1.ScoreService/ScoreVideo',
+            gvvad_dot_v1_dot_score__pb2.ScoreVideoRequest.SerializeToString,
+            gvvad_dot_v1_dot_score__pb2.ScoreVideoResponse.FromString,
             options,
             channel_credentials,
             insecure,

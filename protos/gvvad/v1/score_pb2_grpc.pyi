@@ -44,6 +44,28 @@ class ScoreServiceStub:
     when the stream that it names is unknown or gets deleted, RESOURCE_EXHAUSTED
     when too many watch already, UNAVAILABLE when the server stops.
     """
+    ScoreVideo: _grpc.StreamStreamMultiCallable[_score_pb2.ScoreVideoRequest, _score_pb2.ScoreVideoResponse]
+    """Scores video that the client sends itself: each frame with its time in, each
+    window's score out, on the same call.
+
+    The first message is a `start`, every other one a `frame`. The server sends its
+    initial metadata once it takes frames. The client closes its side after the last
+    frame; the server then sends what scores are left, a last response without a
+    score but with the final counts, and ends with OK. Watches of the stream see the
+    scores too, and its alerts open and close as those of a camera.
+
+    The call has no deadline of its own: a client that sets one sets the length of
+    the whole call. Errors, each with one sentence:
+
+      INVALID_ARGUMENT     a message is malformed, or no frame could be decoded.
+      NOT_FOUND            there is no such stream, or it was deleted.
+      ALREADY_EXISTS       the id of a temporary stream is taken.
+      FAILED_PRECONDITION  the stream is no push:// stream, or another call pushes to it.
+      RESOURCE_EXHAUSTED   over a limit: message size, pixels of a frame, frames a
+                           second, open calls of this client, streams of the server.
+      DEADLINE_EXCEEDED    no frame came, or no score was read, for too long.
+      UNAVAILABLE          the server is stopping, or lost its decoder; call again.
+    """
 
 @_typing.type_check_only
 class ScoreServiceAsyncStub(ScoreServiceStub):
@@ -60,6 +82,28 @@ class ScoreServiceAsyncStub(ScoreServiceStub):
     watcher. The call goes on until the client cancels it. It ends with NOT_FOUND
     when the stream that it names is unknown or gets deleted, RESOURCE_EXHAUSTED
     when too many watch already, UNAVAILABLE when the server stops.
+    """
+    ScoreVideo: _aio.StreamStreamMultiCallable[_score_pb2.ScoreVideoRequest, _score_pb2.ScoreVideoResponse]  # type: ignore[assignment]
+    """Scores video that the client sends itself: each frame with its time in, each
+    window's score out, on the same call.
+
+    The first message is a `start`, every other one a `frame`. The server sends its
+    initial metadata once it takes frames. The client closes its side after the last
+    frame; the server then sends what scores are left, a last response without a
+    score but with the final counts, and ends with OK. Watches of the stream see the
+    scores too, and its alerts open and close as those of a camera.
+
+    The call has no deadline of its own: a client that sets one sets the length of
+    the whole call. Errors, each with one sentence:
+
+      INVALID_ARGUMENT     a message is malformed, or no frame could be decoded.
+      NOT_FOUND            there is no such stream, or it was deleted.
+      ALREADY_EXISTS       the id of a temporary stream is taken.
+      FAILED_PRECONDITION  the stream is no push:// stream, or another call pushes to it.
+      RESOURCE_EXHAUSTED   over a limit: message size, pixels of a frame, frames a
+                           second, open calls of this client, streams of the server.
+      DEADLINE_EXCEEDED    no frame came, or no score was read, for too long.
+      UNAVAILABLE          the server is stopping, or lost its decoder; call again.
     """
 
 class ScoreServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -80,6 +124,34 @@ class ScoreServiceServicer(metaclass=_abc_1.ABCMeta):
         watcher. The call goes on until the client cancels it. It ends with NOT_FOUND
         when the stream that it names is unknown or gets deleted, RESOURCE_EXHAUSTED
         when too many watch already, UNAVAILABLE when the server stops.
+        """
+
+    @_abc_1.abstractmethod
+    def ScoreVideo(
+        self,
+        request_iterator: _MaybeAsyncIterator[_score_pb2.ScoreVideoRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_score_pb2.ScoreVideoResponse], _abc.AsyncIterator[_score_pb2.ScoreVideoResponse]]:
+        """Scores video that the client sends itself: each frame with its time in, each
+        window's score out, on the same call.
+
+        The first message is a `start`, every other one a `frame`. The server sends its
+        initial metadata once it takes frames. The client closes its side after the last
+        frame; the server then sends what scores are left, a last response without a
+        score but with the final counts, and ends with OK. Watches of the stream see the
+        scores too, and its alerts open and close as those of a camera.
+
+        The call has no deadline of its own: a client that sets one sets the length of
+        the whole call. Errors, each with one sentence:
+
+          INVALID_ARGUMENT     a message is malformed, or no frame could be decoded.
+          NOT_FOUND            there is no such stream, or it was deleted.
+          ALREADY_EXISTS       the id of a temporary stream is taken.
+          FAILED_PRECONDITION  the stream is no push:// stream, or another call pushes to it.
+          RESOURCE_EXHAUSTED   over a limit: message size, pixels of a frame, frames a
+                               second, open calls of this client, streams of the server.
+          DEADLINE_EXCEEDED    no frame came, or no score was read, for too long.
+          UNAVAILABLE          the server is stopping, or lost its decoder; call again.
         """
 
 def add_ScoreServiceServicer_to_server(servicer: ScoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

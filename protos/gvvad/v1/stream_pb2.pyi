@@ -84,7 +84,7 @@ class _StreamStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StreamSta
     STREAM_STATE_UNSPECIFIED: _StreamState.ValueType  # 0
     """Never returned."""
     STREAM_STATE_CONNECTING: _StreamState.ValueType  # 1
-    """Opening the source, or waiting for the camera that pushes."""
+    """Opening the source, or waiting for the camera or client that pushes."""
     STREAM_STATE_RUNNING: _StreamState.ValueType  # 2
     """Frames arrive."""
     STREAM_STATE_BACKING_OFF: _StreamState.ValueType  # 3
@@ -102,7 +102,7 @@ class StreamState(_StreamState, metaclass=_StreamStateEnumTypeWrapper):
 STREAM_STATE_UNSPECIFIED: StreamState.ValueType  # 0
 """Never returned."""
 STREAM_STATE_CONNECTING: StreamState.ValueType  # 1
-"""Opening the source, or waiting for the camera that pushes."""
+"""Opening the source, or waiting for the camera or client that pushes."""
 STREAM_STATE_RUNNING: StreamState.ValueType  # 2
 """Frames arrive."""
 STREAM_STATE_BACKING_OFF: StreamState.ValueType  # 3
@@ -147,6 +147,8 @@ class _StreamReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StreamRe
     """The host cannot be reached or refuses the connection."""
     STREAM_REASON_INTERNAL: _StreamReason.ValueType  # 12
     """A fault of the server; its log says more."""
+    STREAM_REASON_PICTURE_TOO_LARGE: _StreamReason.ValueType  # 13
+    """A picture has more pixels than the settings allow."""
 
 class StreamReason(_StreamReason, metaclass=_StreamReasonEnumTypeWrapper):
     """Why a stream is not running. Also the label `reason` of
@@ -179,11 +181,13 @@ STREAM_REASON_UNREACHABLE: StreamReason.ValueType  # 11
 """The host cannot be reached or refuses the connection."""
 STREAM_REASON_INTERNAL: StreamReason.ValueType  # 12
 """A fault of the server; its log says more."""
+STREAM_REASON_PICTURE_TOO_LARGE: StreamReason.ValueType  # 13
+"""A picture has more pixels than the settings allow."""
 Global___StreamReason: _TypeAlias = StreamReason  # noqa: Y015
 
 @_typing.final
 class Stream(_message.Message):
-    """One live source of video."""
+    """One source of video."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -204,6 +208,7 @@ class Stream(_message.Message):
       rtsp://[USER:PASSWORD@]HOST[:PORT]/PATH    port 554 by default
       rtsps://[USER:PASSWORD@]HOST[:PORT]/PATH   port 322 by default
       file:///ABSOLUTE/PATH                      where the settings allow it
+      push://                                    clients send it, by ScoreVideo
 
     Credentials are input only: every URL that the API returns shows `***` in
     their place, and they appear in no log and no metric. An update without a

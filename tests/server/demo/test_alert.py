@@ -14,8 +14,18 @@ from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from server.replay import replay
 from server.settings import AlertSettings
 
+LONG = pytest.mark.long
 
-@pytest.mark.parametrize(("seconds", "seed"), [(10.0, 1), (20.0, 1), (20.0, 2), (30.0, 1)])
+
+@pytest.mark.parametrize(
+    ("seconds", "seed"),
+    [
+        (10.0, 1),
+        pytest.param(20.0, 1, marks=LONG),
+        pytest.param(20.0, 2, marks=LONG),
+        pytest.param(30.0, 1, marks=LONG),
+    ],
+)
 def test_the_scene_raises_one_alert_during_its_event(
     seconds: float, seed: int, tmp_path: Path
 ) -> None:

@@ -104,6 +104,7 @@ def assert_shows_the_flash(picture: Path) -> None:
     assert lowest.max() < 60
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_everything_and_still_sums_up(
     bundle: Path, clip: Path, tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ def test_ctrl_c_stops_everything_and_still_sums_up(
     assert_gone(started)
 
 
+@pytest.mark.long
 def test_a_killed_demo_leaves_no_process_behind(bundle: Path, clip: Path, tmp_path: Path) -> None:
     arguments = ("--clip", str(clip), "--seconds", "60", "--out", str(tmp_path))
     with demo(bundle, *arguments) as process:

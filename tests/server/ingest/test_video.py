@@ -11,7 +11,14 @@ import av
 import numpy as np
 import pytest
 
-from server.ingest.video import capture_utc_seconds, decode, file_windows, open_file, video_stream
+from server.ingest.video import (
+    CaptureClock,
+    capture_utc_seconds,
+    decode,
+    file_windows,
+    open_file,
+    video_stream,
+)
 from server.streams import Reason, SourceError
 from tests.support.cameras import render_clip
 from tests.support.pools import PREPROCESS, WINDOW
@@ -95,6 +102,20 @@ def test_a_camera_clock_counts_unless_it_was_never_set(
 
 def test_arrival_is_the_capture_utc_seconds_where_nothing_better_is_known() -> None:
     assert capture_utc_seconds(None, NOW) == NOW
+
+
+@pytest.mark.parametrize("jump_seconds", [60.0, -30.0])
+def test_arrival_is_the_capture_time_from_a_jump_to_the_next_report(jump_seconds: float) -> None:
+    clock = CaptureClock()
+
+    def told(pts_seconds: float, mapping_seconds: float, after_seconds: float) -> float:
+        captured = struct.pack("=q", round((pts_seconds + mapping_seconds) * 1e6))
+        return clock.utc_seconds(pts_seconds, captured, after_seconds, NOW + after_seconds) - NOW
+
+    assert told(1.0, NOW, 1.1) == pytest.approx(1.0)
+    assert told(2.0 + jump_seconds, NOW, 2.1) == pytest.approx(2.1)
+    assert told(3.0 + jump_seconds, NOW, 3.1) == pytest.approx(3.1)
+    assert told(4.0 + jump_seconds, NOW - jump_seconds, 4.1) == pytest.approx(4.0)
 
 
 def _sound(path: Path) -> Path:

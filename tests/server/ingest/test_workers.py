@@ -93,6 +93,24 @@ def test_a_lost_worker_is_replaced_and_only_its_streams_notice(
         assert numbers == list(range(len(numbers)))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_whose_reader_fails_is_replaced(urls: list[str]) -> None:
+    recorder = Recorder()
+    failures = [MemoryError()]
+
+    def take(event: IngestEvent) -> None:
+        recorder(event)
+        if isinstance(event, WindowReady) and failures:
+            raise failures.pop()
+
+    with running_pool(take) as pool:
+        pool.add(listener("a", urls[0]))
+        failed = time.monotonic()
+        recorder.wait_reason("a", Reason.WORKER_LOST, after=failed)
+        assert recorder.wait_reconnected("a").reason is Reason.WORKER_LOST
+        recorder.wait_windows("a", 2, after=time.monotonic())
+
+
 def test_stop_leaves_no_process_behind(urls: list[str]) -> None:
     recorder = Recorder()
     with running_pool(recorder, workers=2) as pool:

@@ -1,0 +1,61 @@
+"""One stream as the supervisor keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from server.alerts import AlertMachine, ScoredSpan
+from server.batcher import Lane
+from server.push import PushSession
+from server.scoring import WindowScore
+from server.streams import StreamConfig, StreamState, StreamStatus
+from server.views import StreamView
+
+
+@dataclass(slots=True, eq=False)
+class StreamRecord:
+    """All that belongs to one stream; guarded by the supervisor's lock.
+
+    Attributes:
+        config: what a client asked for.
+        created_seconds: UTC of its creation.
+        lane: its place at the batcher.
+        machine: what makes alerts of its scores.
+        reserved: the store gives out no sequence below this one again.
+        temporary: it lives as long as its session and is not stored.
+        session: the call that pushes its video; None where nobody does.
+        last_score: newest score in [0, 1]; None before the first.
+        status: what it is doing now.
+    """
+
+    config: StreamConfig
+    created_seconds: float
+    lane: Lane
+    machine: AlertMachine
+    reserved: int
+    temporary: bool = False
+    session: PushSession | None = None
+    last_score: float | None = None
+    status: StreamStatus = field(default_factory=lambda: StreamStatus(StreamState.CONNECTING))
+
+    @property
+    def view(self) -> StreamView:
+        """What clients see of it."""
+        return StreamView(
+            config=self.config,
+            status=self.status,
+            next_sequence=self.lane.next_sequence,
+            last_score=self.last_score,
+            created_seconds=self.created_seconds,
+        )
+
+
+def scored_span(score: WindowScore) -> ScoredSpan:
+    """What the alert machine needs of a score."""
+    return ScoredSpan(
+        sequence=score.sequence,
+        start_seconds=score.span.start_capture_seconds,
+        end_seconds=score.span.end_capture_seconds,
+        score=score.score,
+        after_gap=score.span.number == 0,
+    )
