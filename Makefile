@@ -17,9 +17,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := .venv/bin
 BUF := node_modules/.bin/buf
-# A real RTSP server for the end-to-end tests, and the Python that drives it.
+# A real RTSP server for the end-to-end tests, the Python that drives it, its network; a clock to set.
 TEST_DEPS := gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 \
-	gstreamer1.0-plugins-base python3-gi
+	gstreamer1.0-plugins-base iproute2 python3-gi faketime
+
+RELIABILITY := $(wildcard tests/e2e/test_*_faults.py tests/e2e/test_push*.py) \
+	tests/e2e/test_one_of_many.py tests/e2e/test_planted_passwords.py
 
 # Debian and Ubuntu ship Python without venv; install it where we may.
 define need_python
@@ -42,7 +45,7 @@ test: .venv/.installed
 	$(BIN)/python -m pytest $(TEST)
 
 reliability: .venv/.installed
-	$(BIN)/python -m pytest --long tests/e2e/test_faults.py
+	$(BIN)/python -m pytest --long $(RELIABILITY)
 
 check: .venv/.installed $(BUF)
 	$(BIN)/ruff format --check .

@@ -6,17 +6,21 @@ With CI=true nothing is skipped for want of a package: what is missing is an err
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.support.networks import CameraNetwork
+
 ROOT = Path(__file__).parent
 DATA = Path(os.environ.get("GVVAD_DATA", ROOT.parent / "shared" / "data"))
 IN_CI = os.environ.get("CI") == "true"
 
-collect_ignore = ["tests/support/gst_server.py"]  # for the system's Python, which has GStreamer
+# For the system's Python, which has GStreamer.
+collect_ignore = ["tests/support/gst_program.py", "tests/support/gst_server.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,6 +45,14 @@ def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:
         if IN_CI:
             raise pytest.UsageError("gst-rtsp-server is not installed; run `make test-deps`")
         return "rtsp: gst-rtsp-server is not installed; run `make test-deps`"
+    if item.get_closest_marker("faketime") and shutil.which("faketime") is None:
+        if IN_CI:
+            raise pytest.UsageError("faketime is not installed; run `make test-deps`")
+        return "faketime: it is not installed; run `make test-deps`"
+    if item.get_closest_marker("network") and (missing := _lacks_networks()):
+        if IN_CI:
+            raise pytest.UsageError(f"no network of its own for a camera: {missing}")
+        return f"network: {missing}"
     return None
 
 
@@ -53,6 +65,18 @@ def _has_rtsp_server() -> bool:
     except OSError:
         return False
     return finished.returncode == 0
+
+
+@cache
+def _lacks_networks() -> str:
+    """Why a camera can have no network of its own here; empty where it can."""
+    try:
+        CameraNetwork().close()
+    except FileNotFoundError:
+        return "iproute2 is not installed; run `make test-deps`"
+    except AssertionError as error:
+        return f"namespaces and filters need root and their kernel modules ({error})"
+    return ""
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,11 @@ import pytest
 from server.contract import WindowSpec
 from server.preprocess import PreprocessSpec
 from server.rpc.client import Client
-from tests.support.cameras import render_clip
+from tests.support.cameras import RtspServer, render_clip
+from tests.support.faults import NORMAL_LATENCY_SECONDS, Tell, unharmed
 from tests.support.serving import ServerProcess
 from tests.support.tiny_bundle import make_tiny_bundle
-from tests.support.watching import Scores
+from tests.support.watching import Scores, add, assert_unbroken
 
 SIZE = PreprocessSpec(24, 32, "squash", "area", "bt601", "declared")
 
@@ -55,7 +56,23 @@ def scores(client: Client) -> Iterator[Scores]:
 
 
 @pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+def neighbour(
+    clip: Path, server: ServerProcess, client: Client, scores: Scores, tell: Tell
+) -> Iterator[None]:
+    """Another camera on the same server, which must notice nothing of what the test does."""
+    with RtspServer({"/good": clip}) as camera:
+        add(client, "good", camera.url("/good"))
+        scores.wait("good", 2)
+        with unharmed(server, tell):
+            yield
+            got = scores.wait("good", len(scores.of("good")) + 2)
+            assert_unbroken(got)
+            assert [s.span.number for s in got] == list(range(len(got)))
+            assert max(s.latency_seconds for s in got) < NORMAL_LATENCY_SECONDS
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Tell:
     """Prints a figure that a test measured, whatever pytest captures."""
 
     def write(figure: str) -> None:
