@@ -1,0 +1,200 @@
+"""The manifest: which videos there are to learn from, one JSON object a line.
+
+A label stands beside its video, and so does where it comes from: nothing is
+read from a row's number or from the order of a list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from training.clips import TrainingError
+
+Text = Annotated[str, Field(min_length=1, max_length=500)]
+Split = Literal["train", "validation", "test"]
+
+
+class Row(BaseModel):
+    """One video.
+
+    Attributes:
+        id: its name, unique in the manifest.
+        label: of the whole video; weak supervision knows no more.
+        source: "synthetic" where a generator made it.
+        group: camera or recording; a group is never on both sides of a split.
+        split: where its dataset puts it; rows of None and "train" are shared out.
+        dataset: where it comes from.
+        class_name: kind of anomaly, for figures by class.
+        features: `.npy` file, relative to the manifest.
+        captions: `.npy` file of sentence embeddings, one a window.
+        video: the video file itself.
+        encoder: what made the features: a bundle's encoder hash, or a model's name and weights.
+        frames: of the video.
+        fps: of the video, Hz.
+        anomalous: truth, half-open 0-based frame intervals; None where it is not known.
+        description: what a generator was asked for.
+        pair_id: joins an anomalous and a normal description of one scene.
+        seed: of the generator.
+        kept: whether the filter kept it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    id: Text
+    label: Literal["normal", "anomalous"]
+    source: Literal["real", "synthetic"] = "real"
+    group: Text
+    split: Split | None = None
+    dataset: str = ""
+    class_name: Annotated[str, Field(alias="class")] = ""
+    features: Text | None = None
+    captions: Text | None = None
+    video: Text | None = None
+    encoder: Text | None = None
+    frames: Annotated[int, Field(ge=1)] | None = None
+    fps: Annotated[float, Field(gt=0)] | None = None
+    anomalous: tuple[tuple[int, int], ...] | None = None
+    description: str | None = None
+    pair_id: str | None = None
+    seed: int | None = None
+    kept: bool | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        for start, end in self.anomalous or ():
+            if not 0 <= start < end:
+                raise ValueError(f"anomalous interval [{start}, {end}) must rise from 0 or later")
+        if self.anomalous and self.label == "normal":
+            raise ValueError("a normal video has no anomalous intervals")
+        return self
+
+    @property
+    def synthetic(self) -> bool:
+        return self.source == "synthetic"
+
+    def to_line(self) -> str:
+        """The row as it stands in a manifest, without what is not known."""
+        return self.model_dump_json(by_alias=True, exclude_defaults=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Rows, and the file that their paths are relative to."""
+
+    path: Path
+    rows: tuple[Row, ...]
+
+    def file(self, relative: str) -> Path:
+        """Where a row's file lies."""
+        return self.path.parent / relative
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        TrainingError: no file, no row, a line that is no row, or an id twice; it names the line.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"manifest {path} cannot be read ({error})") from None
+    rows: dict[str, Row] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        row = _row(line, f"{path}, line {number}")
+        if row.id in rows:
+            raise TrainingError(f"{path}, line {number}: id {row.id!r} stands there twice")
+        rows[row.id] = row
+    if not rows:
+        raise TrainingError(f"manifest {path} holds no row; one JSON object a line was expected")
+    return Manifest(path, tuple(rows.values()))
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise TrainingError(f"{where}: a JSON object was expected ({error})") from None
+    try:
+        return Row.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise TrainingError(f"{where}: {key + ': ' if key else ''}{first['msg']}") from None
+
+
+def write_manifest(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows, whole or not at all."""
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text("".join(f"{row.to_line()}\n" for row in rows))
+    scratch.replace(path)
+
+
+def split_rows(
+    rows: Sequence[Row], validation_share: float, seed: int
+) -> tuple[list[Row], list[Row]]:
+    """Training and validation rows; a group is never in both, test rows in neither.
+
+    Where rows are marked "validation", they are it. Otherwise groups of real
+    videos are dealt by chance until their share of either label is reached.
+    Synthetic videos only train: validation asks how real footage is judged.
+
+    Args:
+        rows: a manifest's.
+        validation_share: of the real videos of each label, in [0, 1).
+        seed: of the choice.
+
+    Raises:
+        TrainingError: a group is on both sides, or a side lacks a label.
+    """
+    usable = [row for row in rows if row.split != "test" and row.kept is not False]
+    marked = {row.group for row in usable if row.split == "validation"}
+    leaking = [row for row in usable if row.group in marked and row.split != "validation"]
+    if leaking:
+        raise TrainingError(
+            f"group {leaking[0].group!r} leaks: {leaking[0].id!r} of it trains and others of it "
+            "validate; mark the whole group alike"
+        )
+    chosen = marked or _dealt_groups(usable, validation_share, seed)
+    validation = [row for row in usable if row.group in chosen and not row.synthetic]
+    training = [row for row in usable if row.group not in chosen]
+    _check_both_labels(training, "train on")
+    if validation_share or marked:
+        _check_both_labels(validation, "validate on")
+    return training, validation
+
+
+def _dealt_groups(rows: Sequence[Row], share: float, seed: int) -> set[str]:
+    real = [row for row in rows if not row.synthetic]
+    wanted = {
+        label: share * sum(row.label == label for row in real) for label in ("normal", "anomalous")
+    }
+    groups = sorted({row.group for row in real})
+    chosen: set[str] = set()
+    for index in np.random.default_rng(seed).permutation(len(groups)):
+        if all(left <= 0 for left in wanted.values()):
+            break
+        members = [row for row in real if row.group == groups[index]]
+        if any(wanted[row.label] > 0 for row in members):
+            chosen.add(groups[index])
+            for row in members:
+                wanted[row.label] -= 1
+    return chosen
+
+
+def _check_both_labels(rows: Sequence[Row], purpose: str) -> None:
+    for label in ("normal", "anomalous"):
+        if not any(row.label == label for row in rows):
+            raise TrainingError(
+                f"none of {len(rows)} videos to {purpose} is {label}; both labels are needed, "
+                "each in groups of its own"
+            )
