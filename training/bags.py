@@ -161,7 +161,8 @@ def segments(windows: Floats, count: int) -> Floats:
         return np.asarray(windows[starts], np.float32)
     sums = np.add.reduceat(np.asarray(windows, np.float64), starts)
     shape = (-1,) + (1,) * (windows.ndim - 1)
-    return (sums / lengths.reshape(shape)).astype(np.float32)
+    means: Floats = (sums / lengths.reshape(shape)).astype(np.float32)
+    return means
 
 
 def stretched(windows: int, count: int) -> npt.NDArray[np.int64]:
