@@ -51,6 +51,8 @@ def export_bundle(checkpoint: Checkpoint, directory: Path) -> Bundle:
 def _manifest(checkpoint: Checkpoint, graphs: dict[str, Path]) -> Manifest:
     encoder, head = checkpoint.detector.encoder, checkpoint.detector.head
     provenance = checkpoint.provenance
+    half_life = head.spec.half_life_windows
+    assert half_life is not None, "only a causal head is served"
     return Manifest(
         schema=SCHEMA,  # type: ignore[call-arg]
         name=provenance.name,
@@ -64,7 +66,7 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, Path]) -> Manifest:
         ),
         head=HeadPart(
             name=HEAD_NAME,
-            half_life_windows=head.spec.half_life_windows,
+            half_life_windows=half_life,
             states=head.spec.states,
             graph=_graph(graphs[HEAD_FILE]),
         ),

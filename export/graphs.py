@@ -16,7 +16,7 @@ from torch import nn
 from server.contract import FEATURE, IMAGES, NEXT_STATE_PREFIX, SCORE, STATE_PREFIX, WindowSpec
 from server.preprocess import PreprocessSpec
 from training.encoder import Encoder
-from training.head import CausalHead, HeadStep
+from training.head import Head, HeadStep
 
 OPSET = 18
 _TRACED_BATCH = 2  # one would be taken for a constant
@@ -31,7 +31,7 @@ def export_encoder(
     _export(encoder, (images,), path, ([IMAGES], [FEATURE]))
 
 
-def export_head(head: CausalHead, path: Path) -> None:
+def export_head(head: Head, path: Path) -> None:
     """Write feature and state_* -> score and next_state_*."""
     spec = head.spec
     inputs = [torch.zeros(_TRACED_BATCH, spec.feature_dim)]
@@ -47,7 +47,10 @@ def _export(
     path: Path,
     names: tuple[list[str], list[str]],
 ) -> None:
-    batch = torch.export.Dim("batch")
+    batch = {0: torch.export.Dim("batch")}
+    # A step takes its states as one parameter that holds them all.
+    _, *many = inputs
+    dynamic = (batch, tuple(batch for _ in many)) if many else (batch,)
     with _quiet():
         torch.onnx.export(
             module.eval(),
@@ -55,7 +58,7 @@ def _export(
             path,
             input_names=names[0],
             output_names=names[1],
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamic_shapes=dynamic,
             opset_version=OPSET,
             dynamo=True,
             external_data=False,

@@ -122,13 +122,12 @@ def _with_parity(
     with torch.inference_mode():
         features = detector.encoder(torch.from_numpy(encoded[0])).numpy()
         step, spec = HeadStep(detector.head), detector.head.spec
-        zero = HeadState.zero(spec, scored[0].shape[1])
-        state = (zero.conv_in, zero.conv_out, zero.attn, zero.count)
+        zero = HeadState.zero(spec, scored[0].shape[1], torch.empty(0))
+        state = list(zero.tensors())
         scores = np.empty_like(scored[1])
         for number, feature in enumerate(scored[0]):
-            score, *after = step(torch.from_numpy(feature), *state)
+            score, *state = step(torch.from_numpy(feature), *state)
             scores[number] = score.numpy()
-            state = (after[0], after[1], after[2], after[3])
     if features.shape != encoded[1].shape:
         raise BundleError(
             f"the bundle's features are {encoded[1].shape[1]} wide, the checkpoint's "

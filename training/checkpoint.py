@@ -13,7 +13,7 @@ from server.contract import WindowSpec
 from server.preprocess import PreprocessSpec
 from training.clips import TrainingError
 from training.encoder import Encoder, EncoderSpec
-from training.head import CausalHead, HeadSpec
+from training.head import Head, HeadSpec
 
 CHECKPOINT = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
@@ -49,7 +49,7 @@ class Detector:
     """A fitted encoder and head, in evaluation mode."""
 
     encoder: Encoder
-    head: CausalHead
+    head: Head
 
     def save(self, path: Path, fingerprint: str) -> None:
         """Write the weights of the run with that fingerprint, whole or not at all."""
@@ -70,7 +70,7 @@ class Detector:
         Raises:
             TrainingError: no file, or weights of other shapes.
         """
-        detector = cls(Encoder(encoder), CausalHead(head))
+        detector = cls(Encoder(encoder), Head(head))
         try:
             tensors = load_file(path)
             for part, module in (("encoder.", detector.encoder), ("head.", detector.head)):
@@ -125,7 +125,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         content = json.loads(path.read_bytes())
         provenance = content["provenance"]
         lists = {name: tuple(provenance[name]) for name in ("clips", "seeds")}
-        encoder, head = EncoderSpec(**content["encoder"]), HeadSpec(**content["head"])
+        encoder = EncoderSpec(**content["encoder"])
+        head = HeadSpec(**content["head"] | {"hidden": tuple(content["head"]["hidden"])})
         window = WindowSpec(**content["window"])
         preprocess = PreprocessSpec(**content["preprocess"])
         described = Provenance(**(provenance | lists))

@@ -12,7 +12,7 @@ from torch import Tensor
 from training.encoder import Encoder
 from training.fit_encoder import ScoredEncoder, WindowDraw, features
 from training.fitting import ClipDraw, Fit
-from training.head import CausalHead, HeadState
+from training.head import Head, HeadState
 from training.losses import (
     bag_loss,
     sample_weights,
@@ -24,6 +24,7 @@ from training.losses import (
 from training.pool import Pool, augment
 from training.recipe import Recipe
 from training.streams import Splicer, Stream
+from training.temporal import TemporalState
 
 _INSTANCES_A_TOP = 4
 """A bag's score is the mean of its highest quarter of windows."""
@@ -39,7 +40,7 @@ def fit_head(
     seed: int,
     mates: Mapping[str, Sequence[str]],
     tick: Callable[[], None],
-) -> CausalHead:
+) -> Head:
     """Train a head for a fitted encoder, which stays as it is.
 
     Args:
@@ -63,10 +64,10 @@ def fit_head(
         # A stream is one camera's: its windows are changed alike.
         changed = augment(pool.maps, rng, recipe.encoder.contrast, pool.cameras)
         variants.append(features(encoder, changed))
-    head = CausalHead(part.spec(encoder.spec.feature_dim))
+    head = Head(part.spec(encoder.spec.feature_dim))
     head.start_from(scored.weight, scored.bias)
     streams = [splicer.draw(draw, rng) for _ in range(_CALIBRATION_STREAMS)]
-    head.calibrate(_padded([variants[0][stream.rows] for stream in streams]))
+    head.calibrate(_padded([variants[0][stream.rows] for stream in streams]).unsqueeze(1))
     fit = Fit(head, part.steps, (part.learning_rate, part.weight_decay, part.average))
     head.train()
     for _ in range(part.steps):
@@ -76,7 +77,8 @@ def fit_head(
             for _ in streams
         ]
         state = _initial_state(head, [x[s.before] for x, s in zip(seen, streams, strict=True)])
-        logits = head(_padded([x[s.rows] for x, s in zip(seen, streams, strict=True)]), state)
+        found = _padded([x[s.rows] for x, s in zip(seen, streams, strict=True)])
+        logits, _ = head.run(found, state)
         fit.step(_loss(torch.sigmoid(logits), streams, pool, recipe))
         tick()
     fit.finish()
@@ -91,21 +93,16 @@ def _padded(streams: list[Tensor]) -> Tensor:
     )
 
 
-def _initial_state(head: CausalHead, before: list[Tensor]) -> HeadState:
+def _initial_state(head: Head, before: list[Tensor]) -> HeadState:
     """State of each stream after the windows before its crop; zero where there are none."""
     states = []
     with torch.no_grad():
         for stream in before:
+            state = HeadState.zero(head.spec, 1, stream)
             if len(stream):
-                states.append(head.run(stream[None])[1])
-            else:
-                states.append(HeadState.zero(head.spec, 1))
-    return HeadState(
-        *(
-            torch.cat([getattr(state, name) for state in states])
-            for name in ("conv_in", "conv_out", "attn", "count")
-        )
-    )
+                state = head.run(stream[None], state)[1]
+            states.append(state.visual.tensors())
+    return HeadState(TemporalState(*map(torch.cat, zip(*states, strict=True))), None)
 
 
 def _member_mask(encoder: Encoder, dropout: float, rng: np.random.Generator) -> Tensor:

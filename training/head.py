@@ -1,116 +1,175 @@
-"""The causal LAP head: features of a stream to anomaly scores, window by window.
+"""One detector head; RTFM, TEVAD and LAP are presets of it, and so is the embedded one.
 
-One modality of LAP's multi-scale temporal network (arXiv:2403.01169), made
-causal: convolutions see only the past, and the non-local block, which has no
-softmax, becomes linear attention with forgetting. `CausalHead.forward` is the
-parallel form for training; `HeadStep` is the same arithmetic one window at a
-time, with BatchNorm folded away, as it is exported.
+A temporal network a modality (visual windows, and sentences about them where
+there is text), their fusion, and a small network that scores every window.
+`Head` is the parallel form for training; `HeadStep` is the same arithmetic one
+window at a time, as it is exported.
 
-Deviations from LAP: no captions, hence one modality; BatchNorm frozen from
-calibration on; the mean over all T becomes a mean with half-life; a direct
-linear term, from which training starts, so that the temporal network learns
-what the window alone does not say.
+Deviation from the released code: the text network runs once a video and its
+outcome is shared by the crops; there it runs once a crop, on equal input.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-DILATIONS = (1, 2, 4)
-CONV_IN_WINDOWS = 2 * max(DILATIONS)
-CONV_OUT_WINDOWS = 2
+from training.temporal import TemporalNetwork, TemporalSpec, TemporalState, TemporalStep
+
+Text = Literal["none", "caption", "clip_bank"]
+Fusion = Literal["concat", "add"]
+
+TEXT_STATE = "text_"
+"""Beginning of the names of the text network's states."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """Size of a head.
+    """What a head is.
 
     Attributes:
         feature_dim: D, a multiple of 8.
-        half_life_windows: windows after which the memory's weight has halved.
-        dropout: in training.
+        dropout: in training, of features and hidden layers.
+        hidden: widths of the score network's hidden layers.
+        half_life_windows: of the causal form's memory; None for the papers' form.
+        text: where sentences about a window come from.
+        text_dim: E, a multiple of 8; None without text.
+        fusion: "add" maps the visual features to E first.
+        direct: a linear score of the feature beside the network's, to start from.
+        frozen_norms: BatchNorm uses its running statistics in training too, set by
+            `calibrate`, so that training sees the same function as service.
     """
 
     feature_dim: int
-    half_life_windows: float
     dropout: float
+    hidden: tuple[int, ...] = (512, 128)
+    half_life_windows: float | None = None
+    text: Text = "none"
+    text_dim: int | None = None
+    fusion: Fusion = "concat"
+    direct: bool = False
+    frozen_norms: bool = False
 
     def __post_init__(self) -> None:
-        if self.feature_dim < 8 or self.feature_dim % 8:
-            raise ValueError(f"feature_dim ({self.feature_dim}) must be a multiple of 8")
-        if not self.half_life_windows > 0:
-            raise ValueError(f"half_life_windows ({self.half_life_windows}) must be over 0")
+        if (self.text == "none") != (self.text_dim is None):
+            raise ValueError(f"text {self.text!r} does not go with text_dim ({self.text_dim})")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout ({self.dropout}) must be in [0, 1)")
+        if self.causal and not self.frozen_norms:
+            raise ValueError("a causal head needs frozen_norms: batch statistics see the future")
+        for spec in filter(None, (self.visual_temporal, self.text_temporal)):
+            assert spec.width  # the specs check the widths
 
     @property
-    def decay(self) -> float:
-        """rho, the memory's weight after one window."""
-        return float(2 ** (-1 / self.half_life_windows))
+    def causal(self) -> bool:
+        """Whether a score depends on nothing later."""
+        return self.half_life_windows is not None
+
+    @property
+    def visual_temporal(self) -> TemporalSpec:
+        return TemporalSpec(self.feature_dim, self.half_life_windows)
+
+    @property
+    def text_temporal(self) -> TemporalSpec | None:
+        if self.text_dim is None:
+            return None
+        return TemporalSpec(self.text_dim, self.half_life_windows)
+
+    @property
+    def fused_dim(self) -> int:
+        """F, numbers that the score network sees a window."""
+        if self.text_dim is None:
+            return self.feature_dim
+        return self.text_dim + (self.feature_dim if self.fusion == "concat" else 0)
 
     @property
     def states(self) -> dict[str, tuple[int, ...]]:
-        """Shape per stream of each state tensor, by name."""
-        quarter = self.feature_dim // 4
-        return {
-            "conv_in": (CONV_IN_WINDOWS, self.feature_dim),
-            "conv_out": (CONV_OUT_WINDOWS, 4 * quarter),
-            "attn": (quarter // 2, quarter // 2),
-            "count": (1,),
-        }
+        """Shape per stream of each state tensor, by name; the order is the step's."""
+        named = dict(self.visual_temporal.states)
+        if self.text_temporal is not None:
+            named |= {TEXT_STATE + k: v for k, v in self.text_temporal.states.items()}
+        return named
+
+
+def rtfm(feature_dim: int) -> HeadSpec:
+    """RTFM (arXiv:2101.10030): visual only, the whole video seen."""
+    return HeadSpec(feature_dim, dropout=0.7)
+
+
+def tevad(feature_dim: int, text_dim: int = 768, fusion: Fusion = "concat") -> HeadSpec:
+    """TEVAD: captions beside the visual features; LAP keeps its head."""
+    return HeadSpec(feature_dim, dropout=0.7, text="caption", text_dim=text_dim, fusion=fusion)
+
+
+lap = tevad
+
+
+def embedded(feature_dim: int, half_life_windows: float, dropout: float) -> HeadSpec:
+    """The embedded default's: causal, visual only, beside a linear score of the feature."""
+    return HeadSpec(
+        feature_dim,
+        dropout,
+        hidden=(feature_dim // 2,),
+        half_life_windows=half_life_windows,
+        direct=True,
+        frozen_norms=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class HeadState:
-    """What a stream's head remembers; zero at the start.
+    """What a causal head remembers of B streams."""
 
-    Attributes:
-        conv_in: (B, 8, D) the last features.
-        conv_out: (B, 2, 4q) the last inputs of the fusing convolution.
-        attn: (B, q/2, q/2) the memory S.
-        count: (B, 1) its normaliser n.
-    """
-
-    conv_in: Tensor
-    conv_out: Tensor
-    attn: Tensor
-    count: Tensor
+    visual: TemporalState
+    text: TemporalState | None
 
     @classmethod
-    def zero(cls, spec: HeadSpec, batch: int, dtype: torch.dtype = torch.float32) -> HeadState:
-        """A stream's beginning."""
-        return cls(**{k: torch.zeros(batch, *v, dtype=dtype) for k, v in spec.states.items()})
+    def zero(cls, spec: HeadSpec, batch: int, like: Tensor) -> HeadState:
+        """Streams' beginning, of the type of `like`."""
+        text = spec.text_temporal
+        return cls(
+            TemporalState.zero(spec.visual_temporal, batch, like),
+            None if text is None else TemporalState.zero(text, batch, like),
+        )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """In the order of `HeadSpec.states`."""
+        return self.visual.tensors() + (() if self.text is None else self.text.tensors())
 
 
-class CausalHead(nn.Module):
-    """Parallel form over T windows; causal.
+@dataclass(frozen=True, slots=True)
+class HeadOutput:
+    """What a head says of B videos of T windows in N crops.
 
-    BatchNorm always uses its running statistics, so that training sees the
-    same function as service; `calibrate` sets them from data.
+    Attributes:
+        scores: (B, T) in [0, 1], mean over the crops.
+        features: (B, N, T, F) that the score network saw, before dropout.
     """
+
+    scores: Tensor
+    features: Tensor
+
+
+class Head(nn.Module):
+    """Parallel form over T windows."""
 
     def __init__(self, spec: HeadSpec) -> None:
         super().__init__()
         self.spec = spec
-        wide, quarter = spec.feature_dim, spec.feature_dim // 4
-        half = quarter // 2
-        self.dilated = nn.ModuleList(nn.Conv1d(wide, quarter, 3, dilation=d) for d in DILATIONS)
-        self.dilated_norm = nn.ModuleList(nn.BatchNorm1d(quarter) for _ in DILATIONS)
-        self.squeeze = nn.Conv1d(wide, quarter, 1, bias=False)
-        self.theta = nn.Conv1d(quarter, half, 1)
-        self.phi = nn.Conv1d(quarter, half, 1)
-        self.g = nn.Conv1d(quarter, half, 1)
-        self.expand = nn.Conv1d(half, quarter, 1)
-        self.expand_norm = nn.BatchNorm1d(quarter)
-        self.fuse = nn.Conv1d(4 * quarter, wide, 3, bias=False)
-        self.fuse_norm = nn.BatchNorm1d(wide)
+        self.visual = TemporalNetwork(spec.visual_temporal)
+        text = spec.text_temporal
+        self.text = None if text is None else TemporalNetwork(text)
+        self.project = None
+        if spec.fusion == "add" and spec.text_dim is not None:
+            self.project = nn.Sequential(
+                nn.Linear(spec.feature_dim, spec.text_dim), nn.ReLU(), nn.Dropout(spec.dropout)
+            )
         self.dropout = nn.Dropout(spec.dropout)
-        self.score = nn.Sequential(
-            nn.Linear(wide, wide // 2), nn.ReLU(), nn.Dropout(spec.dropout), nn.Linear(wide // 2, 1)
-        )
-        self.direct = nn.Linear(wide, 1)
+        self.score = _score_network(spec)
+        self.direct = nn.Linear(spec.feature_dim, 1) if spec.direct else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -119,176 +178,151 @@ class CausalHead(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # The memory starts as the identity, as in LAP, and the temporal score as nothing.
-        nn.init.zeros_(self.expand_norm.weight)
-        last = self.score[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
+        # A memory starts as the identity, as in LAP.
+        for network in filter(None, (self.visual, self.text)):
+            nn.init.zeros_(network.expand_norm.weight)
+        if self.direct is not None:
+            # What the temporal network adds starts as nothing.
+            last = self.score[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
 
     def start_from(self, weight: Tensor, bias: Tensor) -> None:
         """Begin as a linear score of the feature: weight (D,), bias ()."""
+        assert self.direct is not None, "only a head with a direct path can start from one"
         with torch.no_grad():
             self.direct.weight.copy_(weight[None])
             self.direct.bias.copy_(bias[None])
 
-    def train(self, mode: bool = True) -> CausalHead:
-        """Dropout follows `mode`; BatchNorm stays frozen."""
+    def train(self, mode: bool = True) -> Head:
+        """Dropout follows `mode`; so does BatchNorm unless it is frozen."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm1d):
-                module.eval()
+        for norm in self._norms() if self.spec.frozen_norms else ():
+            norm.eval()
         return self
 
-    def calibrate(self, features: Tensor) -> None:
-        """Set BatchNorm's statistics from (B, T, D) features of streams, from zero states."""
-        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm1d)]
+    def _norms(self) -> list[nn.BatchNorm1d]:
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm1d)]
+
+    def calibrate(self, visual: Tensor, text: Tensor | None = None) -> None:
+        """Set BatchNorm's statistics from videos, from zero states; as `forward`."""
         self.eval()
-        for norm in norms:
+        for norm in self._norms():
             norm.reset_running_stats()
             norm.momentum = None  # one pass: the exact mean
             norm.train()
         with torch.no_grad():
-            self(features)
+            self(visual, text)
         self.eval()
 
-    def forward(self, features: Tensor, state: HeadState | None = None) -> Tensor:
-        """Logits of anomaly.
+    def forward(self, visual: Tensor, text: Tensor | None = None) -> HeadOutput:
+        """Score whole videos, or streams from their beginning.
 
         Args:
-            features: (B, T, D); a stream padded at its end scores the rest alike.
-            state: of each stream before its first window; None for zero.
+            visual: (B, N, T, D).
+            text: (B, T, E) sentence embeddings, where the head reads text.
+        """
+        crops = visual.shape[1]
+        seen = self.visual(visual.flatten(0, 1)).unflatten(0, (-1, crops))
+        read = None
+        if self.text is not None:
+            assert text is not None, f"a head that reads text ({self.spec.text}) got none"
+            read = self.text(text)
+        features = self._fuse(seen, read)
+        logits = self._logits(features, visual)
+        return HeadOutput(torch.sigmoid(logits).mean(1), features)
+
+    def run(
+        self, visual: Tensor, state: HeadState, text: Tensor | None = None
+    ) -> tuple[Tensor, HeadState]:
+        """The causal form on a stretch of streams of one view.
+
+        Args:
+            visual: (B, T, D); a stream padded at its end scores the rest alike.
+            state: before the first window.
+            text: (B, T, E), where the head reads text.
 
         Returns:
-            (B, T); the score is their sigmoid.
+            Logits (B, T), whose sigmoid is the score, and the state after the last window.
         """
-        return self.run(features, state)[0]
+        seen, after = self.visual.run(visual, state.visual)
+        read = text_after = None
+        if self.text is not None:
+            assert text is not None
+            assert state.text is not None
+            read, text_after = self.text.run(text, state.text)
+        features = self._fuse(seen.unsqueeze(1), read)
+        return self._logits(features, visual.unsqueeze(1))[:, 0], HeadState(after, text_after)
 
-    def run(self, features: Tensor, state: HeadState | None = None) -> tuple[Tensor, HeadState]:
-        """`forward`, with the state after the last window."""
-        if state is None:
-            state = HeadState.zero(self.spec, features.shape[0], features.dtype)
-        ring = torch.cat([state.conv_in, features], 1)
-        x = ring.transpose(1, 2)
-        parts = []
-        for conv, norm, dilation in zip(self.dilated, self.dilated_norm, DILATIONS, strict=True):
-            parts.append(norm(functional.relu(conv(x[..., CONV_IN_WINDOWS - 2 * dilation :]))))
-        memory, attn, count = self._remember(features.transpose(1, 2), state)
-        joined = torch.cat([*parts, memory], 1)
-        out_ring = torch.cat([state.conv_out.transpose(1, 2), joined], 2)
-        fused = self.fuse_norm(functional.relu(self.fuse(out_ring))).transpose(1, 2)
-        temporal = self.score(self.dropout(fused + features))
-        logits = (temporal + self.direct(features)).squeeze(2)
-        after = HeadState(
-            ring[:, -CONV_IN_WINDOWS:],
-            out_ring[..., -CONV_OUT_WINDOWS:].transpose(1, 2),
-            attn,
-            count,
-        )
-        return logits, after
+    def _fuse(self, seen: Tensor, read: Tensor | None) -> Tensor:
+        """(B, N, T, D) and (B, T, E) to (B, N, T, F)."""
+        if read is None:
+            return seen
+        shared = read.unsqueeze(1).expand(-1, seen.shape[1], -1, -1)
+        if self.project is None:
+            return torch.cat([seen, shared], 3)
+        projected: Tensor = self.project(seen)
+        return projected + shared
 
-    def _remember(self, x: Tensor, state: HeadState) -> tuple[Tensor, Tensor, Tensor]:
-        """Non-local block on (B, D, T): its (B, q, T), then the memory and count after it."""
-        narrow = functional.relu(self.squeeze(x))
-        theta, phi, g = self.theta(narrow), self.phi(narrow), self.g(narrow)
-        ages = torch.arange(x.shape[2], dtype=x.dtype)
-        lags = ages[:, None] - ages[None, :]
-        weights = torch.where(lags >= 0, self.spec.decay ** lags.clamp_min(0), lags.new_zeros(()))
-        carried = self.spec.decay ** (ages + 1)
-        counts = weights.sum(1) + carried * state.count
-        recent = (theta.transpose(1, 2) @ phi * weights) @ g.transpose(1, 2)
-        old = theta.transpose(1, 2) @ state.attn * carried[:, None]
-        y = ((recent + old) / counts[..., None]).transpose(1, 2)
-        attn = (phi * weights[-1]) @ g.transpose(1, 2) + carried[-1] * state.attn
-        return narrow + self.expand_norm(self.expand(y)), attn, counts[:, -1:]
+    def _logits(self, features: Tensor, visual: Tensor) -> Tensor:
+        logits: Tensor = self.score(self.dropout(features))
+        if self.direct is not None:
+            logits = logits + self.direct(visual)
+        return logits.squeeze(3)
+
+
+def _score_network(spec: HeadSpec) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    width = spec.fused_dim
+    for hidden in spec.hidden:
+        layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(spec.dropout)]
+        width = hidden
+    return nn.Sequential(*layers, nn.Linear(width, 1))
 
 
 class HeadStep(nn.Module):
-    """One window at a time, BatchNorm folded; what is exported.
+    """A causal head one window at a time, as it is exported.
 
-    LAP normalises after ReLU, so those norms become one multiply-add; only the
-    memory's own norm, which follows a linear layer, folds into its weights.
+    Args:
+        head: fitted.
+        describe: maps a feature (B, D) to text (B, E) and to the nearest sentences'
+            indices (B, a) and weights (B, a); for a head that reads a bank.
+
+    Raises:
+        ValueError: the head sees the future, or reads text that nothing makes.
     """
 
-    dilated_gain: Tensor
-    dilated_shift: Tensor
-    fuse_gain: Tensor
-    fuse_shift: Tensor
-    expand_weight: Tensor
-    expand_bias: Tensor
-
-    def __init__(self, head: CausalHead) -> None:
+    def __init__(self, head: Head, describe: nn.Module | None = None) -> None:
         super().__init__()
+        if (head.text is None) != (describe is None):
+            raise ValueError("a head that reads text needs what makes the text, no other does")
         self.spec = head.spec
-        self.dilated = head.dilated
-        self.squeeze, self.theta, self.phi, self.g = head.squeeze, head.theta, head.phi, head.g
-        self.fuse, self.score, self.direct = head.fuse, head.score, head.direct
-        affines = [_affine(norm) for norm in head.dilated_norm]
-        self.register_buffer("dilated_gain", torch.cat([gain for gain, _ in affines]))
-        self.register_buffer("dilated_shift", torch.cat([shift for _, shift in affines]))
-        gain, shift = _affine(head.fuse_norm)
-        self.register_buffer("fuse_gain", gain)
-        self.register_buffer("fuse_shift", shift)
-        gain, shift = _affine(head.expand_norm)
-        assert head.expand.bias is not None
-        self.register_buffer("expand_weight", head.expand.weight.detach()[..., 0] * gain[:, None])
-        self.register_buffer("expand_bias", head.expand.bias.detach() * gain + shift)
+        self.visual = TemporalStep(head.visual)
+        self.text = None if head.text is None else TemporalStep(head.text)
+        self.describe = describe
+        self.project, self.score, self.direct = head.project, head.score, head.direct
         self.eval()
 
-    def forward(
-        self, feature: Tensor, conv_in: Tensor, conv_out: Tensor, attn: Tensor, count: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, feature: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One window of B streams.
 
         Args:
             feature: (B, D).
-            conv_in: (B, 8, D).
-            conv_out: (B, 2, 4q).
-            attn: (B, q/2, q/2).
-            count: (B, 1).
+            state: as `HeadSpec.states`, each (B, ...).
 
         Returns:
-            score (B,) in [0, 1], then the next state in the same order.
+            score (B,) in [0, 1], the next state in the same order, and with a
+            bank the nearest sentences' indices (B, a) int64 and weights (B, a).
         """
-        ring = torch.cat([conv_in, feature.unsqueeze(1)], 1)
-        parts = [
-            functional.relu(_taps(conv, ring, dilation))
-            for conv, dilation in zip(self.dilated, DILATIONS, strict=True)
-        ]
-        scaled = torch.cat(parts, 1) * self.dilated_gain + self.dilated_shift
-        memory, attn, count = self._remember(feature, attn, count)
-        out_ring = torch.cat([conv_out, torch.cat([scaled, memory], 1).unsqueeze(1)], 1)
-        fused = functional.relu(_taps(self.fuse, out_ring, 1)) * self.fuse_gain + self.fuse_shift
-        score = torch.sigmoid(self.score(fused + feature) + self.direct(feature)).squeeze(1)
-        return score, ring[:, 1:], out_ring[:, 1:], attn, count
-
-    def _remember(
-        self, feature: Tensor, attn: Tensor, count: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        narrow = functional.relu(_pointwise(self.squeeze, feature))
-        theta, phi, g = (_pointwise(conv, narrow) for conv in (self.theta, self.phi, self.g))
-        attn = self.spec.decay * attn + phi.unsqueeze(2) * g.unsqueeze(1)
-        count = self.spec.decay * count + 1
-        y = (theta.unsqueeze(2) * attn).sum(1) / count
-        return narrow + functional.linear(y, self.expand_weight, self.expand_bias), attn, count
-
-
-def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Gain and shift of a frozen BatchNorm."""
-    assert isinstance(norm, nn.BatchNorm1d)
-    assert norm.running_var is not None
-    assert norm.running_mean is not None
-    gain = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
-    return gain, norm.bias.detach() - norm.running_mean * gain
-
-
-def _taps(conv: nn.Module, ring: Tensor, dilation: int) -> Tensor:
-    """A three-tap convolution at the newest of (B, R, C) windows: (B, outputs)."""
-    assert isinstance(conv, nn.Conv1d)
-    newest = ring.shape[1] - 1
-    taps = [ring[:, newest - lag * dilation] for lag in (2, 1, 0)]
-    weight = conv.weight.permute(0, 2, 1).flatten(1)
-    return functional.linear(torch.cat(taps, 1), weight, conv.bias)
-
-
-def _pointwise(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    return functional.linear(x, conv.weight[..., 0], conv.bias)
+        count = len(self.spec.visual_temporal.states)
+        seen, *after = self.visual(feature, *state[:count])
+        explanation: tuple[Tensor, ...] = ()
+        if self.text is not None and self.describe is not None:
+            text, *explanation = self.describe(feature)
+            read, *text_after = self.text(text, *state[count:])
+            after += text_after
+            seen = torch.cat([seen, read], 1) if self.project is None else self.project(seen) + read
+        logit = self.score(seen)
+        if self.direct is not None:
+            logit = logit + self.direct(feature)
+        return (torch.sigmoid(logit).squeeze(1), *after, *explanation)

@@ -12,7 +12,7 @@ from server.contract import WINDOW_FRAMES, WindowSpec
 from training.clips import TrainingError
 from training.encoder import EncoderSpec
 from training.fitting import Shares
-from training.head import HeadSpec
+from training.head import HeadSpec, embedded
 
 EMBEDDED = Path(__file__).parent / "recipes" / "embedded.yaml"
 
@@ -68,7 +68,7 @@ class HeadRecipe(_Part):
 
     def spec(self, feature_dim: int) -> HeadSpec:
         """The head for an encoder of that width."""
-        return HeadSpec(feature_dim, self.half_life_windows, self.dropout)
+        return embedded(feature_dim, self.half_life_windows, self.dropout)
 
 
 class Recipe(_Part):

@@ -14,7 +14,7 @@ from training.checkpoint import WEIGHTS, Detector, saved_fingerprint
 from training.clips import Clip, source_folds
 from training.fit_encoder import ScoredEncoder, features, fit_encoder
 from training.fit_head import fit_head
-from training.head import CausalHead
+from training.head import Head
 from training.pool import Pool
 from training.recipe import Recipe
 from training.report import ClipScores
@@ -106,19 +106,19 @@ def out_of_fold(run: Run) -> list[ClipScores]:
 
 def fit(
     run: Run, clips: Sequence[int], seed: int, tick: Callable[[], None]
-) -> tuple[ScoredEncoder, CausalHead]:
+) -> tuple[ScoredEncoder, Head]:
     """Encoder, then head, on the given clips alone."""
     scored = fit_encoder(run.pool, clips, run.recipe, seed, tick)
     head = fit_head(run.pool, scored, clips, run.recipe, seed, run.mates, tick)
     return scored, head
 
 
-def score_clip(pool: Pool, scored: ScoredEncoder, head: CausalHead, clip: int) -> ClipScores:
+def score_clip(pool: Pool, scored: ScoredEncoder, head: Head, clip: int) -> ClipScores:
     """Score a clip's windows as served, from a zero state."""
     rows = pool.runs(clip)[0]
     with torch.no_grad():
         found = features(scored.encoder, pool.maps_of(rows))
-        scores = torch.sigmoid(head(found[None]))[0]
+        scores = head(found[None, None]).scores[0]
         alone = scored.logits(found)
     return ClipScores(
         pool.clips[clip],
