@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,12 @@ IN_CI = os.environ.get("CI") == "true"
 
 # For the system's Python, which has GStreamer.
 collect_ignore = ["tests/support/gst_program.py", "tests/support/gst_server.py"]
+
+
+def pytest_configure() -> None:
+    """Give Ctrl-C back to the programs under test, which a background job would not pass on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
