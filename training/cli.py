@@ -16,6 +16,7 @@ from training.clips import TrainingError, find_clips
 from training.extract import extract
 from training.recipe import EMBEDDED, load_recipe
 from training.report import Report
+from training.selftest_cli import add_selftest, run_selftest
 from training.train import Places, Progress, total_steps, train
 
 EMBEDDED_PREPROCESS = PreprocessSpec(112, 112, "squash", "area", "bt601", "declared")
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Ended by its supervisor or by hand, a run stops its workers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        {"extract": _extract, "train": _train}[options.command](options)
+        _COMMANDS[options.command](options)
     except (TrainingError, OSError) as error:
         print(f"gvvad-train: {error}", file=sys.stderr)
         return 2
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         help="processes that fit at the same time, half a gigabyte each; the outcome is the "
         "same for any number (default %(default)s)",
     )
+    add_selftest(commands)
     return parser
 
 
@@ -125,3 +127,6 @@ def _print_report(report: Report) -> None:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+_COMMANDS = {"extract": _extract, "train": _train, "selftest": run_selftest}

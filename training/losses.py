@@ -43,6 +43,25 @@ def bag_loss(bag_scores: Tensor, labels: Tensor) -> Tensor:
     )
 
 
+def ranking_loss(bag_scores: Tensor, labels: Tensor) -> Tensor:
+    """How often, softly, a normal bag outranks an anomalous one.
+
+    Args:
+        bag_scores: (B,) in [0, 1].
+        labels: (B,) 0 or 1, both of them present.
+
+    Returns:
+        () Mean over all pairs of log(1 + exp(z_normal - z_anomalous)), z the logits. Unlike a
+        cross entropy it has no slope in a shift that all scores share.
+
+    Source: RankNet, Burges et al. 2005.
+    """
+    limit = 1e-6
+    logits = torch.logit(bag_scores.clamp(limit, 1 - limit))
+    normal, anomalous = logits[labels == 0], logits[labels == 1]
+    return functional.softplus(normal[None] - anomalous[:, None]).mean()
+
+
 def smoothness(scores: Tensor) -> Tensor:
     """Mean squared step between neighbouring instances of each bag: (B, T) to (B,)."""
     if scores.shape[1] < 2:

@@ -57,13 +57,15 @@ class Planting:
     Attributes:
         shift: (D,) added to the windows of an anomaly.
         windows: T.
-        longest: windows of an anomaly; as many in each, side by side.
+        anomalous: windows of an anomaly, as many in each video.
+        together: side by side; else anywhere, so that neighbours tell nothing.
         synthetic: whether the videos count as generated.
     """
 
     shift: Tensor
     windows: int = WINDOWS
-    longest: int = ANOMALOUS_WINDOWS
+    anomalous: int = ANOMALOUS_WINDOWS
+    together: bool = False
     synthetic: bool = False
 
 
@@ -80,15 +82,21 @@ def planted(planting: Planting, normal: int, anomalous: int, random: torch.Gener
     features = torch.randn(count, windows, len(planting.shift), generator=random)
     truth = torch.zeros(count, windows, dtype=torch.bool)
     for video in range(normal, count):
-        first = int(torch.randint(windows - planting.longest + 1, (), generator=random))
-        truth[video, first : first + planting.longest] = True
+        truth[video, _places(planting, random)] = True
     features = features + truth[..., None] * planting.shift
     labels = (torch.arange(count) >= normal).float()
     return Bags(features, labels, torch.full((count,), planting.synthetic), truth)
 
 
+def _places(planting: Planting, random: torch.Generator) -> Tensor:
+    if not planting.together:
+        return torch.randperm(planting.windows, generator=random)[: planting.anomalous]
+    first = torch.randint(planting.windows - planting.anomalous + 1, (), generator=random)
+    return first + torch.arange(planting.anomalous)
+
+
 def ceiling(size: float) -> float:
-    """AUC over windows of the best score where an anomaly is a shift by `size`.
+    """AUC over windows of the best score of a window alone, where an anomaly is a shift by `size`.
 
     Both scores along the shift are Gaussian with unit variance, so their difference has
     variance 2 and is positive with probability Phi(size / sqrt(2)).

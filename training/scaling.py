@@ -81,7 +81,7 @@ class ScalingSpec:
     kind: Kind = "fixed"
     value: float = 1.0
     limit: float = 2.0
-    rate: float = 0.05
+    rate: float = 0.3
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
@@ -101,8 +101,9 @@ class Evidence:
         real: mean loss of its real videos; NaN where there were none.
         synthetic: mean loss of its synthetic ones.
         slope: d loss / d lambda through the weights, of the released learnable form.
-        alignment: cosine of the score network's gradients of held-out real videos, after
-            the step, and of the synthetic videos, before it; None where it was not measured.
+        alignment: cosine of the score network's gradients of how held-out real videos rank,
+            after the step, and of the synthetic videos' loss, before it; None where it was not
+            measured.
     """
 
     real: float
@@ -238,7 +239,7 @@ class BoundedUncertainty:
 class Meta:
     """lambda = limit sigmoid(u); u rises while the synthetic gradient helps held-out real videos.
 
-    u <- u + rate * lambda'(u) / limit * EMA(alignment), where alignment is the cosine
+    u <- u + rate * lambda'(u) / max lambda' * EMA(alignment), where alignment is the cosine
     of the gradients, so that neither their size nor the learning rate matters.
 
     Source: proposed here (ALGORITHM.md, section 2), after Ren et al. 2018 (arXiv:1803.09050).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from training.losses import (
     bag_loss,
+    ranking_loss,
     sample_weights,
     scaled_mean,
     smoothed,
@@ -105,3 +107,16 @@ def test_smoothness_is_zero_for_a_steady_or_a_single_score() -> None:
 def test_smoothed_labels_keep_their_order() -> None:
     found = smoothed(torch.tensor([0.0, 1.0]), 0.1).tolist()
     assert found == pytest.approx([0.05, 0.95])
+
+
+def test_ranking_loss_is_blind_to_a_shift_and_sees_order() -> None:
+    labels = torch.tensor([0.0, 1.0, 1.0, 0.0])
+    logits = torch.tensor([0.3, 0.9, 1.1, 0.8], dtype=torch.float64)
+    found, moved, turned = (
+        float(ranking_loss(torch.sigmoid(z), labels)) for z in (logits, logits + 2, -logits)
+    )
+    pairs = [(0.3, 0.9), (0.3, 1.1), (0.8, 0.9), (0.8, 1.1)]
+    expected = sum(math.log1p(math.exp(normal - anomalous)) for normal, anomalous in pairs) / 4
+    assert found == pytest.approx(expected)
+    assert moved == pytest.approx(found)
+    assert turned > found

@@ -23,7 +23,7 @@ def test_the_ceiling_is_the_one_of_the_design() -> None:
 
 
 def test_truth_stands_where_the_shift_is_and_only_in_anomalous_bags() -> None:
-    planting = Planting(axis(2, 100.0), windows=20, longest=5, synthetic=True)
+    planting = Planting(axis(2, 100.0), windows=20, anomalous=5, synthetic=True)
     bags = planted(planting, 30, 40, torch.Generator().manual_seed(0))
     assert torch.equal(bags.features[..., 2] > 50, bags.truth)
     assert torch.equal(bags.truth.sum(1), torch.tensor([0] * 30 + [5] * 40))

@@ -103,7 +103,7 @@ def test_uncertainty_rests_at_the_ratio_of_losses(real: float, synthetic: float)
 
 
 def test_uncertainty_is_bounded_and_ignores_steps_of_one_source() -> None:
-    policy = policy_of(ScalingSpec("uncertainty", limit=2.0))
+    policy = policy_of(ScalingSpec("uncertainty", limit=2.0, rate=0.05))
     for _ in range(2000):
         policy.learn(evidence(1.0, 0.01))
     assert policy.value() == 2.0
