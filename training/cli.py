@@ -14,6 +14,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from server.preprocess import PreprocessSpec
 from training.clips import TrainingError, find_clips
 from training.extract import extract
+from training.mil_cli import DEFAULT_HEAD, run_head
+from training.mil_recipe import BUILT_IN
 from training.recipe import EMBEDDED, load_recipe
 from training.report import Report
 from training.selftest_cli import add_selftest, run_selftest
@@ -67,10 +69,19 @@ def _parser() -> argparse.ArgumentParser:
         description="Fit a detector a fold of sources for honest figures, then one on all "
         "clips. Finished folds are kept: the same command goes on after an interruption.",
     )
-    two.add_argument("--windows", required=True, type=Path, help="what extract wrote")
+    data = two.add_mutually_exclusive_group(required=True)
+    data.add_argument("--windows", type=Path, help="what extract wrote: fit encoder and head")
+    data.add_argument(
+        "--manifest", type=Path, help="JSON lines, a video with features each: fit a head"
+    )
     two.add_argument("--out", required=True, type=Path, help="folder for checkpoint and figures")
     two.add_argument(
-        "--recipe", type=Path, default=EMBEDDED, help="YAML; default: the embedded detector's"
+        "--recipe",
+        help=f"YAML; with --manifest also {', '.join(BUILT_IN)} (default {DEFAULT_HEAD}), "
+        "with --windows the embedded detector's",
+    )
+    two.add_argument(
+        "--prompts", type=Path, help=".npy of (P, E) sentence embeddings, for MPL and PAL"
     )
     two.add_argument(
         "--workers",
@@ -94,9 +105,12 @@ def _extract(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    if options.manifest is not None:
+        run_head(options)
+        return
     if not 1 <= options.workers <= 64:
         raise TrainingError(f"--workers ({options.workers}) must be 1 to 64")
-    recipe = load_recipe(options.recipe)
+    recipe = load_recipe(EMBEDDED if options.recipe is None else Path(options.recipe))
     with tqdm(total=total_steps(recipe), desc="train", unit="step", disable=None) as bar:
         progress = Progress(
             lambda clips: tqdm(clips, desc="windows", unit="clip", disable=None, leave=False),

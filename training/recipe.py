@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,11 +21,16 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class _Part(BaseModel):
+R = TypeVar("R", bound=BaseModel)
+
+
+class Part(BaseModel):
+    """A part of a recipe; unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class EncoderRecipe(_Part):
+class EncoderRecipe(Part):
     """The encoder and how each of its members is fitted.
 
     Attributes:
@@ -50,7 +55,7 @@ class EncoderRecipe(_Part):
         return EncoderSpec(self.members, self.width, self.embedding, self.dropout)
 
 
-class HeadRecipe(_Part):
+class HeadRecipe(Part):
     """The head and how it is fitted."""
 
     half_life_windows: Positive
@@ -71,7 +76,7 @@ class HeadRecipe(_Part):
         return embedded(feature_dim, self.half_life_windows, self.dropout)
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """A whole run.
 
     Attributes:
@@ -115,13 +120,18 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         TrainingError: no file, no YAML mapping, or a value that does not fit.
     """
+    return read_recipe(path, Recipe)
+
+
+def read_recipe(path: Path, kind: type[R]) -> R:
+    """Read a recipe of some kind, as `load_recipe`."""
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(f"recipe {path} cannot be read as YAML ({reason})") from None
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

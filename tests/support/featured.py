@@ -1,0 +1,60 @@
+"""Manifests of small feature files with a planted anomaly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from training.manifest import Row, write_manifest
+
+WIDTH = 8
+
+
+def make_features(
+    folder: Path,
+    *,
+    videos: int = 24,
+    crops: int = 1,
+    captions: bool = False,
+    synthetic: int = 0,
+    windows: tuple[int, int] = (10, 50),
+) -> Path:
+    """Write a manifest of as many normal as anomalous videos, two a group; its path.
+
+    Args:
+        folder: for the files.
+        videos: real ones; every sixth group is marked as test.
+        crops: N.
+        captions: whether each has sentence embeddings.
+        synthetic: generated ones beside them.
+        windows: shortest and longest video.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    rows = []
+    for number in range(videos + synthetic):
+        count, anomalous = int(random.integers(*windows)), number % 2 == 1
+        features = random.normal(size=(count, crops, WIDTH)).astype(np.float32)
+        start = int(random.integers(count - 4))
+        features[start : start + 4, :, 0] += 4 * anomalous
+        np.save(folder / f"{number}.npy", features if crops > 1 else features[:, 0])
+        if captions:
+            np.save(folder / f"{number}-text.npy", features[:, 0] + 1)
+        made = number >= videos
+        group = f"{'made' if made else 'camera'}-{number // 2}"
+        content = {
+            "id": f"video-{number}",
+            "label": "anomalous" if anomalous else "normal",
+            "source": "synthetic" if made else "real",
+            "group": group,
+            "split": "test" if number // 2 % 6 == 5 and not made else None,
+            "features": f"{number}.npy",
+            "captions": f"{number}-text.npy" if captions else None,
+            "encoder": "tiny",
+            "frames": 16 * count,
+            "anomalous": [[16 * start, 16 * (start + 4)]] if anomalous else [],
+        }
+        rows.append(Row.model_validate(content))
+    write_manifest(folder / "manifest.jsonl", rows)
+    return folder / "manifest.jsonl"
