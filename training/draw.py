@@ -117,16 +117,17 @@ Reader = Callable[[int, np.random.Generator], Cut]
 def joined(cuts: Sequence[Cut], bags: Sequence[Bag]) -> Batch:
     """One batch of cuts; shorter ones are filled with zeros at their end."""
     longest = max(len(cut.visual) for cut in cuts)
-    visual = np.zeros((len(cuts), longest, *cuts[0].visual.shape[1:]), np.float32)
+    _, crops, width = cuts[0].visual.shape
+    visual = np.zeros((len(cuts), crops, longest, width), np.float32)
     text = None
     if cuts[0].text is not None:
         text = np.zeros((len(cuts), longest, cuts[0].text.shape[1]), np.float32)
     for place, cut in enumerate(cuts):
-        visual[place, : len(cut.visual)] = cut.visual
+        visual[place, :, : len(cut.visual)] = cut.visual.swapaxes(0, 1)
         if text is not None and cut.text is not None:
             text[place, : len(cut.text)] = cut.text
     return Batch(
-        torch.from_numpy(visual).transpose(1, 2),
+        torch.from_numpy(visual),
         None if text is None else torch.from_numpy(text),
         torch.from_numpy(np.stack([cut.scored for cut in cuts])),
         torch.tensor([float(bag.row.label == "anomalous") for bag in bags]),

@@ -6,7 +6,8 @@ there is text), their fusion, and a small network that scores every window.
 window at a time, as it is exported.
 
 Deviation from the released code: the text network runs once a video and its
-outcome is shared by the crops; there it runs once a crop, on equal input.
+outcome is shared by the crops, dropout included; there it runs once a crop, on
+equal input.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.temporal import TemporalNetwork, TemporalSpec, TemporalState, TemporalStep
 
@@ -146,11 +148,13 @@ class HeadOutput:
 
     Attributes:
         scores: (B, T) in [0, 1], mean over the crops.
-        features: (B, N, T, F) that the score network saw, before dropout.
+        features: what the score network saw, before dropout, as parts that stand side by
+            side: (B, N, T, D) of the visual network, and (B, 1, T, E) of the text network,
+            which all crops share.
     """
 
     scores: Tensor
-    features: Tensor
+    features: tuple[Tensor, ...]
 
 
 class Head(nn.Module):
@@ -228,9 +232,9 @@ class Head(nn.Module):
         if self.text is not None:
             assert text is not None, f"a head that reads text ({self.spec.text}) got none"
             read = self.text(text)
-        features = self._fuse(seen, read)
-        logits = self._logits(features, visual)
-        return HeadOutput(torch.sigmoid(logits).mean(1), features)
+        parts = self._fuse(seen, read)
+        logits = self._logits(parts, visual)
+        return HeadOutput(torch.sigmoid(logits).mean(1), parts)
 
     def run(
         self, visual: Tensor, state: HeadState, text: Tensor | None = None
@@ -251,21 +255,27 @@ class Head(nn.Module):
             assert text is not None
             assert state.text is not None
             read, text_after = self.text.run(text, state.text)
-        features = self._fuse(seen.unsqueeze(1), read)
-        return self._logits(features, visual.unsqueeze(1))[:, 0], HeadState(after, text_after)
+        parts = self._fuse(seen.unsqueeze(1), read)
+        return self._logits(parts, visual.unsqueeze(1))[:, 0], HeadState(after, text_after)
 
-    def _fuse(self, seen: Tensor, read: Tensor | None) -> Tensor:
-        """(B, N, T, D) and (B, T, E) to (B, N, T, F)."""
+    def _fuse(self, seen: Tensor, read: Tensor | None) -> tuple[Tensor, ...]:
+        """(B, N, T, D) and (B, T, E) to parts as in `HeadOutput`."""
         if read is None:
-            return seen
-        shared = read.unsqueeze(1).expand(-1, seen.shape[1], -1, -1)
-        if self.project is None:
-            return torch.cat([seen, shared], 3)
-        projected: Tensor = self.project(seen)
-        return projected + shared
+            return (seen,)
+        shared = read.unsqueeze(1)
+        return (seen, shared) if self.project is None else (self.project(seen) + shared,)
 
-    def _logits(self, features: Tensor, visual: Tensor) -> Tensor:
-        logits: Tensor = self.score(self.dropout(features))
+    def _logits(self, parts: tuple[Tensor, ...], visual: Tensor) -> Tensor:
+        # The first layer of parts side by side is the sum of its layers of each: what the crops
+        # share is multiplied once.
+        first, *rest = self.score
+        assert isinstance(first, nn.Linear)
+        weights = torch.split(first.weight, [part.shape[3] for part in parts], 1)
+        hidden = first.bias + sum(
+            functional.linear(self.dropout(part), weight)
+            for part, weight in zip(parts, weights, strict=True)
+        )
+        logits: Tensor = nn.Sequential(*rest)(hidden)
         if self.direct is not None:
             logits = logits + self.direct(visual)
         return logits.squeeze(3)

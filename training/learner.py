@@ -200,7 +200,7 @@ def judge(head: Head, batch: Batch, suspicion: Suspicion | None) -> Judged:
     if not _all_in_order(batch.scored, scores.shape[1]):
         scores = scores.gather(1, batch.scored)
         videos = torch.arange(len(batch))[:, None]
-        features = features.transpose(1, 2)[videos, batch.scored].transpose(1, 2)
+        features = tuple(part[videos, :, batch.scored].transpose(1, 2) for part in features)
         doubts = None if doubts is None else doubts.gather(1, batch.scored)
     return Judged(scores, features, batch.labels, batch.synthetic, doubts)
 

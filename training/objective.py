@@ -81,14 +81,15 @@ class Judged:
 
     Attributes:
         scores: (B, T) in [0, 1].
-        features: (B, N, T, F).
+        features: parts that stand side by side, each (B, N, T, F_i), or (B, 1, T, F_i)
+            where the crops share it; F is the sum of all F_i.
         labels: (B,) float, 1 = anomalous.
         synthetic: (B,) bool.
         suspicion: (B, T) likeness to anomaly prompts, without gradient; None without prompts.
     """
 
     scores: Tensor
-    features: Tensor
+    features: tuple[Tensor, ...]
     labels: Tensor
     synthetic: Tensor
     suspicion: Tensor | None = None
@@ -166,7 +167,11 @@ def selected(spec: ObjectiveSpec, judged: Judged, mask: Tensor | None) -> Tensor
         raise ValueError(f"k ({spec.k}) must be at most T ({windows})")
     if spec.select == "score":
         return judged.scores.detach().topk(spec.k, 1).indices
-    sizes: Tensor = judged.features.detach().norm(dim=3).mean(1)
+    with torch.no_grad():
+        squares = judged.scores.new_zeros(())
+        for part in judged.features:
+            squares = squares + part.norm(dim=3).square()
+        sizes = squares.sqrt().mean(1)
     if mask is not None:
         sizes = sizes * mask
     return sizes.topk(spec.k, 1).indices
@@ -184,10 +189,12 @@ def magnitude_terms(judged: Judged, chosen: Tensor, margin: float) -> Tensor:
     return away.square().mean(1)
 
 
-def chosen_features(features: Tensor, chosen: Tensor) -> Tensor:
-    """(B, N, T, F) at (B, k): (B, N, k, F)."""
-    videos = torch.arange(len(features))[:, None]
-    return features.transpose(1, 2)[videos, chosen].transpose(1, 2)
+def chosen_features(parts: tuple[Tensor, ...], chosen: Tensor) -> Tensor:
+    """Features at windows (B, k): (B, N, k, F)."""
+    videos = torch.arange(len(chosen))[:, None]
+    found = [part.transpose(1, 2)[videos, chosen].transpose(1, 2) for part in parts]
+    crops = max(part.shape[1] for part in parts)
+    return torch.cat([part.expand(-1, crops, -1, -1) for part in found], 3)
 
 
 def suspects(judged: Judged, weights: Tensor, deviations: float) -> Tensor:
@@ -216,25 +223,26 @@ def multi_prompt(judged: Judged, weights: Tensor, windows: int) -> Tensor:
     is not chosen from.
     """
     assert judged.suspicion is not None
-    features = judged.features.mean(1)
     usable = weights.detach() > 0
     normal, anomalous = (usable & (judged.labels == label) for label in (0, 1))
     if not (normal.any() and anomalous.any()):
-        return features.new_zeros(())
+        return judged.scores.new_zeros(())
     calm = -judged.scores.detach()
-    anchor = _mean_of_top(features[normal], calm[normal], weights[normal], windows)
-    positive = _mean_of_top(features[anomalous], calm[anomalous], weights[anomalous], windows)
-    suspicion = judged.suspicion[anomalous]
-    negative = _mean_of_top(features[anomalous], suspicion, weights[anomalous], windows)
+    anchor, positive, negative = (
+        _mean_of_top(judged, ranks.masked_fill(~of[:, None], -torch.inf), weights, windows)
+        for ranks, of in ((calm, normal), (calm, anomalous), (judged.suspicion, anomalous))
+    )
     return functional.relu((anchor - positive).norm() - (anchor - negative).norm() + 1)
 
 
-def _mean_of_top(features: Tensor, ranks: Tensor, weights: Tensor, count: int) -> Tensor:
-    """Weighted mean (F,) of the windows of (V, T, F) that rank highest."""
-    flat = ranks.flatten()
-    places = flat.topk(min(count, len(flat))).indices
-    shares = weights.repeat_interleave(ranks.shape[1])[places]
-    return (features.flatten(0, 1)[places] * shares[:, None]).sum(0) / shares.sum()
+def _mean_of_top(judged: Judged, ranks: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Weighted mean (F,) of the windows that rank highest of (B, T); -inf takes no part."""
+    usable = int(torch.isfinite(ranks).sum())
+    places = ranks.flatten().topk(min(count, usable)).indices
+    videos, windows = places // ranks.shape[1], places % ranks.shape[1]
+    shares = weights[videos] / weights[videos].sum()
+    means = [part[videos, :, windows].mean(1) for part in judged.features]
+    return (torch.cat(means, 1) * shares[:, None]).sum(0)
 
 
 def _steps(scores: Tensor) -> Tensor:

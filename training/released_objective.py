@@ -90,7 +90,8 @@ def rank_paired_prompts(judged: Judged, spec: ObjectiveSpec) -> Tensor:
     """
     suspicion, anomalous = _suspicion(judged)
     normal = judged.labels == 0
-    features = judged.features.transpose(1, 2).flatten(2)
+    everywhere = torch.arange(judged.scores.shape[1]).expand_as(judged.scores)
+    features = chosen_features(judged.features, everywhere).transpose(1, 2).flatten(2)
     marks = _marks(suspicion, spec.pal_deviations)
     scores = judged.scores.detach()
     count = min(spec.mpl_windows, scores[normal].numel())

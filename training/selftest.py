@@ -14,7 +14,7 @@ from torch import Tensor
 
 from server.metrics import roc_auc
 from training.draw import Batch
-from training.head import Head, HeadState, HeadStep, embedded
+from training.head import Head, HeadSpec, HeadState, HeadStep, embedded
 from training.learner import Learner, LearnerSpec
 from training.objective import RTFM, Judged, ObjectiveSpec, objective
 from training.problems import WIDTH, Bags, Planting, axis, ceiling, planted
@@ -55,11 +55,15 @@ class Check:
         return asdict(self) | {"passed": self.passed}
 
 
-def fitted(bags: Bags, spec: LearnerSpec, held_out: Bags | None = None) -> tuple[Head, list[float]]:
-    """A head of this test's shape fitted to bags, and lambda at every step."""
+def fitted(
+    bags: Bags, spec: LearnerSpec, held_out: Bags | None = None, head: HeadSpec = HEAD
+) -> tuple[Head, list[float]]:
+    """A head fitted to bags, and lambda at every step."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        learner = Learner(Head(HEAD), spec)
+        learner = Learner(Head(head), spec)
+        if head.frozen_norms:
+            learner.head.calibrate(as_batch(bags[_drawn(bags, torch.default_generator)]).visual)
     random = torch.Generator().manual_seed(spec.seed)
     draw_held_out = None if held_out is None else (lambda: as_batch(held_out))
     scales = []
@@ -240,7 +244,7 @@ def _judged(seed: int) -> tuple[Judged, Tensor]:
     labels = (torch.arange(8) >= 4).float()
     suspects = torch.zeros(8, 32, dtype=torch.bool)
     suspects[4:, 5:9] = True
-    return Judged(scores, features, labels, torch.arange(8) % 4 == 1, suspects.float()), suspects
+    return Judged(scores, (features,), labels, torch.arange(8) % 4 == 1, suspects.float()), suspects
 
 
 CHECKS: Sequence[Callable[[int], Iterator[Check]]] = (

@@ -24,11 +24,12 @@ def a_batch(seed: int = 0, windows: int = 9, videos: int = 6) -> Judged:
     """fp64; half of either label, one synthetic video of each; no score is tied."""
     random = torch.Generator().manual_seed(seed)
     scores = torch.rand(videos, windows, generator=random, dtype=torch.float64) * 0.9 + 0.05
-    features = torch.randn(videos, 2, windows, 4, generator=random, dtype=torch.float64)
+    seen = torch.randn(videos, 2, windows, 3, generator=random, dtype=torch.float64)
+    shared = torch.randn(videos, 1, windows, 2, generator=random, dtype=torch.float64)
     labels = (torch.arange(videos) >= videos // 2).double()
     synthetic = torch.arange(videos) % (videos // 2) == 1
     suspicion = torch.randn(videos, windows, generator=random, dtype=torch.float64)
-    return Judged(scores, features, labels, synthetic, suspicion)
+    return Judged(scores, (seen, shared), labels, synthetic, suspicion)
 
 
 def weights_of(judged: Judged, scale: float) -> Tensor:
@@ -37,27 +38,28 @@ def weights_of(judged: Judged, scale: float) -> Tensor:
 
 def as_reference(judged: Judged, weights: Tensor, mask: Tensor) -> ReferenceBatch:
     assert judged.suspicion is not None
-    parts = (judged.scores, judged.features, judged.labels, judged.suspicion, weights, mask)
+    features = torch.cat([part.expand(-1, 2, -1, -1) for part in judged.features], 3)
+    parts = (judged.scores, features, judged.labels, judged.suspicion, weights, mask)
     return ReferenceBatch(*(part.detach().numpy().copy() for part in parts))
 
 
 def part(judged: Judged, chosen: Tensor) -> Judged:
     assert judged.suspicion is not None
-    parts = (judged.scores, judged.features, judged.labels, judged.synthetic, judged.suspicion)
-    return Judged(*(tensor[chosen] for tensor in parts))
+    scores, *others = (
+        tensor[chosen]
+        for tensor in (judged.scores, judged.labels, judged.synthetic, judged.suspicion)
+    )
+    return Judged(scores, tuple(part[chosen] for part in judged.features), *others)
 
 
 def cost(judged: Judged, scale: float) -> Objective:
     return objective(SPEC, judged, weights_of(judged, scale))
 
 
-def gradients(judged: Judged, scale: float) -> tuple[Tensor, Tensor]:
-    """Of the scores and of the features."""
-    scores, features = (t.clone().requires_grad_() for t in (judged.scores, judged.features))
-    cost(replace(judged, scores=scores, features=features), scale).total.backward()
-    assert scores.grad is not None
-    assert features.grad is not None
-    return scores.grad, features.grad
+def followed(judged: Judged) -> tuple[Judged, list[Tensor]]:
+    """The batch with gradients to come, and the tensors that will have them."""
+    leaves = [t.clone().requires_grad_() for t in (judged.scores, *judged.features)]
+    return replace(judged, scores=leaves[0], features=tuple(leaves[1:])), leaves
 
 
 @given(seed=st.integers(0, 1000), by_score=st.booleans())
@@ -81,11 +83,12 @@ def test_every_video_s_loss_and_the_total_equal_the_reference(seed: int, by_scor
 def test_the_total_s_gradients_equal_the_reference_s_finite_differences() -> None:
     judged = a_batch(3)
     weights = weights_of(judged, LAMBDA).requires_grad_()
-    scores, features = (t.clone().requires_grad_() for t in (judged.scores, judged.features))
-    objective(SPEC, replace(judged, scores=scores, features=features), weights).total.backward()
+    moved, (scores, seen, _) = followed(judged)
+    objective(SPEC, moved, weights).total.backward()
     batch = as_reference(judged, weights, torch.ones_like(scores))
     chosen = reference.chosen(batch, SPEC.k, by_score=False)
-    checks = [(scores, batch.scores), (features, batch.features), (weights, batch.weights)]
+    own = batch.features[..., :3]  # what the crops do not share
+    checks = [(scores, batch.scores), (seen, own), (weights, batch.weights)]
     random = np.random.default_rng(0)
     for tensor, array in checks:
         assert tensor.grad is not None
@@ -109,7 +112,9 @@ def test_masked_windows_are_not_chosen() -> None:
 
 def test_lambda_1_is_no_scaling_at_all() -> None:
     judged = a_batch()
-    assert torch.equal(cost(judged, 1.0).total, objective(SPEC, judged, torch.ones(6)).total)
+    assert torch.equal(
+        cost(judged, 1.0).total, objective(SPEC, judged, torch.ones(6).double()).total
+    )
 
 
 @given(seed=st.integers(0, 1000))
@@ -118,15 +123,18 @@ def test_lambda_0_has_the_gradient_of_dropping_those_videos_losses(seed: int) ->
     judged = a_batch(seed)
     real = ~judged.synthetic
     kept = part(judged, real)
-    scores, features = (t.clone().requires_grad_() for t in (kept.scores, kept.features))
-    dropped = cost(replace(kept, scores=scores, features=features), 1.0)
+    alone, expected = followed(kept)
+    dropped = cost(alone, 1.0)
     # The divisor stays the whole batch's.
     share = len(kept.labels) / len(judged.labels)
     (dropped.losses.mean() * share + (dropped.total - dropped.losses.mean())).backward()
-    for found, expected in zip(gradients(judged, 0.0), (scores.grad, features.grad), strict=True):
-        assert expected is not None
-        torch.testing.assert_close(found[real], expected, rtol=1e-12, atol=1e-15)
-        assert not found[~real].any()
+    whole, found = followed(judged)
+    cost(whole, 0.0).total.backward()
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(mine.grad[real], theirs.grad, rtol=1e-12, atol=1e-15)
+        assert not mine.grad[~real].any()
 
 
 def test_a_video_s_loss_does_not_depend_on_its_neighbours() -> None:
