@@ -58,12 +58,10 @@ class Check:
 def fitted(
     bags: Bags, spec: LearnerSpec, held_out: Bags | None = None, head: HeadSpec = HEAD
 ) -> tuple[Head, list[float]]:
-    """A head fitted to bags, and lambda at every step."""
+    """A head fitted to bags, and lambda at every step; frozen norms stay as they begin."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         learner = Learner(Head(head), spec)
-        if head.frozen_norms:
-            learner.head.calibrate(as_batch(bags[_drawn(bags, torch.default_generator)]).visual)
     random = torch.Generator().manual_seed(spec.seed)
     draw_held_out = None if held_out is None else (lambda: as_batch(held_out))
     scales = []
