@@ -135,6 +135,20 @@ def test_each_failure_has_its_reason_and_sentence(server: RtspServer) -> None:
             assert "secret" not in failure.message
 
 
+def test_a_stream_that_tries_again_says_why_the_last_try_failed() -> None:
+    recorder = Recorder()
+    with running_pool(recorder) as pool:
+        pool.add(camera("refused", f"rtsp://127.0.0.1:{free_port()}/cam"))
+        failure = recorder.wait_state("refused", StreamState.BACKING_OFF)
+
+        def tries() -> list[str]:
+            told = recorder.of("refused", StatusChanged)
+            return [t.message for t in told if t.state is StreamState.CONNECTING and t.reason]
+
+        recorder.wait(lambda: bool(tries()), "another try")
+        assert tries()[0] == failure.message != ""
+
+
 def test_a_killed_server_that_returns_gets_its_stream_back(server: RtspServer) -> None:
     recorder = Recorder()
     with running_pool(recorder) as pool:
