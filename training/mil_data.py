@@ -82,7 +82,7 @@ def load_data(
         opened[ends[1] :],
         embeddings,
         rows[0].encoder,
-        _fingerprint(manifest, recipe, embeddings),
+        _fingerprint(opened, recipe, embeddings),
     )
 
 
@@ -123,11 +123,17 @@ def _check_prompts(prompts: Tensor | None, bag: Bag) -> None:
         )
 
 
-def _fingerprint(manifest: Manifest, recipe: MilRecipe, prompts: Tensor | None) -> str:
-    """Of all that decides a run: which videos, in which files, under which recipe."""
+def _fingerprint(bags: list[Bag], recipe: MilRecipe, prompts: Tensor | None) -> str:
+    """Of all that decides a run: which videos, of which features, under which recipe.
+
+    A file counts by its length, first and last window: reading all of it again would take
+    minutes, and features that are made anew differ there as well.
+    """
     digest = hashlib.sha256(recipe.model_dump_json(exclude={"name"}).encode())
-    for row in manifest.rows:
-        digest.update(row.to_line().encode())
+    for bag in bags:
+        digest.update(bag.row.to_line().encode())
+        for array in (bag.features, *(() if bag.captions is None else (bag.captions,))):
+            digest.update(f"{array.shape}".encode() + array[0].tobytes() + array[-1].tobytes())
     if prompts is not None:
         digest.update(prompts.numpy().tobytes())
     return digest.hexdigest()

@@ -194,6 +194,15 @@ def test_a_folder_of_another_run_is_left_as_it_is(manifest: Path, tmp_path: Path
     assert (tmp_path / SNAPSHOT).read_bytes() == before
 
 
+def test_features_made_anew_are_another_run(tmp_path: Path) -> None:
+    manifest = make_features(tmp_path / "features", videos=12)
+    run = tmp_path / "run"
+    train_head(Places(manifest, run), recipe_of(steps=5))
+    for file in manifest.parent.glob("*.npy"):
+        np.save(file, np.load(file) * 2)
+    assert "another manifest or recipe" in refused(Places(manifest, run), recipe_of(steps=5))
+
+
 def test_data_that_does_not_fit_is_refused_before_anything_is_written(
     manifest: Path, tmp_path: Path
 ) -> None:
