@@ -23,10 +23,12 @@ def test_every_answer_is_right_for_other_seeds_too(seed: int) -> None:
     assert [check for check in selftest(seed) if not check.passed] == []
 
 
+@pytest.mark.long
 def test_every_answer_is_right(checks: list[Check]) -> None:
     assert [check for check in checks if not check.passed] == []
 
 
+@pytest.mark.long
 def test_the_released_formula_loses_what_samples_own_weights_keep(checks: list[Check]) -> None:
     lost = {check.name.strip(): check.found for check in checks if check.unit == "AUC"}
     ours = lost["lambda 0, sample by sample: as real alone"]
