@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.semantic import BankSize, SemanticBranch
 from training.temporal import TemporalNetwork, TemporalSpec, TemporalState, TemporalStep
 
 Text = Literal["none", "caption", "clip_bank"]
@@ -38,7 +39,8 @@ class HeadSpec:
         hidden: widths of the score network's hidden layers.
         half_life_windows: of the causal form's memory; None for the papers' form.
         text: where sentences about a window come from.
-        text_dim: E, a multiple of 8; None without text.
+        text_dim: E, a multiple of 8; None without text; D where a bank makes the text.
+        bank: how much the bank holds, for text "clip_bank".
         fusion: "add" maps the visual features to E first.
         direct: a linear score of the feature beside the network's, to start from.
         frozen_norms: BatchNorm uses its running statistics in training too, set by
@@ -52,12 +54,19 @@ class HeadSpec:
     text: Text = "none"
     text_dim: int | None = None
     fusion: Fusion = "concat"
+    bank: BankSize | None = None
     direct: bool = False
     frozen_norms: bool = False
 
     def __post_init__(self) -> None:
         if (self.text == "none") != (self.text_dim is None):
             raise ValueError(f"text {self.text!r} does not go with text_dim ({self.text_dim})")
+        if (self.text == "clip_bank") != (self.bank is not None):
+            raise ValueError(f"text {self.text!r} does not go with bank ({self.bank})")
+        if self.bank is not None and self.text_dim != self.feature_dim:
+            raise ValueError(
+                "a bank's sentences are as wide as features: text_dim must be feature_dim"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout ({self.dropout}) must be in [0, 1)")
         if self.causal and not self.frozen_norms:
@@ -166,6 +175,7 @@ class Head(nn.Module):
         self.visual = TemporalNetwork(spec.visual_temporal)
         text = spec.text_temporal
         self.text = None if text is None else TemporalNetwork(text)
+        self.semantic = None if spec.bank is None else SemanticBranch(spec.feature_dim, spec.bank)
         self.project = None
         if spec.fusion == "add" and spec.text_dim is not None:
             self.project = nn.Sequential(
@@ -224,8 +234,10 @@ class Head(nn.Module):
 
         Args:
             visual: (B, N, T, D).
-            text: (B, T, E) sentence embeddings, where the head reads text.
+            text: (B, T, E) sentence embeddings, where the head reads captions.
         """
+        if self.semantic is not None:
+            text = self.semantic(visual.mean(1))[0]
         crops = visual.shape[1]
         seen = self.visual(visual.flatten(0, 1)).unflatten(0, (-1, crops))
         read = None
@@ -244,11 +256,13 @@ class Head(nn.Module):
         Args:
             visual: (B, T, D); a stream padded at its end scores the rest alike.
             state: before the first window.
-            text: (B, T, E), where the head reads text.
+            text: (B, T, E), where the head reads captions.
 
         Returns:
             Logits (B, T), whose sigmoid is the score, and the state after the last window.
         """
+        if self.semantic is not None:
+            text = self.semantic(visual)[0]
         seen, after = self.visual.run(visual, state.visual)
         read = text_after = None
         if self.text is not None:
@@ -296,7 +310,7 @@ class HeadStep(nn.Module):
     Args:
         head: fitted.
         describe: maps a feature (B, D) to text (B, E) and to the nearest sentences'
-            indices (B, a) and weights (B, a); for a head that reads a bank.
+            indices (B, a) and weights (B, a); a head that reads a bank brings its own.
 
     Raises:
         ValueError: the head sees the future, or reads text that nothing makes.
@@ -304,6 +318,7 @@ class HeadStep(nn.Module):
 
     def __init__(self, head: Head, describe: nn.Module | None = None) -> None:
         super().__init__()
+        describe = describe or head.semantic
         if (head.text is None) != (describe is None):
             raise ValueError("a head that reads text needs what makes the text, no other does")
         self.spec = head.spec
