@@ -12,7 +12,7 @@ from training.clips import TrainingError
 from training.head import Fusion, HeadSpec
 from training.learner import LearnerSpec
 from training.objective import ObjectiveSpec
-from training.recipe import Count, Part, Positive, Share, read_recipe
+from training.recipe import Count, Part, Positive, Share, read_yaml
 from training.scaling import ScalingSpec, Schedule
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -158,8 +158,8 @@ def load_mil_recipe(name: str) -> MilRecipe:
         TrainingError: neither, no YAML, an unknown key, or a value that does not fit.
     """
     if name in BUILT_IN:
-        return read_recipe(RECIPES / f"{name}.yaml", MilRecipe)
+        return read_yaml(RECIPES / f"{name}.yaml", MilRecipe, "recipe")
     path = Path(name)
     if not path.exists():
         raise TrainingError(f"recipe {name!r} is neither a file nor one of {', '.join(BUILT_IN)}")
-    return read_recipe(path, MilRecipe)
+    return read_yaml(path, MilRecipe, "recipe")

@@ -120,19 +120,24 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         TrainingError: no file, no YAML mapping, or a value that does not fit.
     """
-    return read_recipe(path, Recipe)
+    return read_yaml(path, Recipe, "recipe")
 
 
-def read_recipe(path: Path, kind: type[R]) -> R:
-    """Read a recipe of some kind, as `load_recipe`."""
+def read_yaml(path: Path, kind: type[R], what: str) -> R:
+    """Read a YAML file of some kind.
+
+    Raises:
+        TrainingError: no file, no YAML mapping, an unknown key or a value that does not fit;
+            it begins with `what` and the path.
+    """
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
-        raise TrainingError(f"recipe {path} cannot be read as YAML ({reason})") from None
+        raise TrainingError(f"{what} {path} cannot be read as YAML ({reason})") from None
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise TrainingError(f"recipe {path}: {where}: {first['msg']}") from None
+        raise TrainingError(f"{what} {path}: {where}: {first['msg']}") from None
