@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from server.preprocess import PreprocessSpec
+from training.bank_cli import add_bank, run_bank
 from training.clips import TrainingError, find_clips
 from training.extract import extract
 from training.mil_cli import DEFAULT_HEAD, run_head
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument(
         "--prompts", type=Path, help=".npy of (P, E) sentence embeddings, for MPL and PAL"
     )
+    two.add_argument("--bank", type=Path, help="what bank made, for recipes on a bank")
     two.add_argument(
         "--workers",
         type=int,
@@ -90,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         help="processes that fit at the same time, half a gigabyte each; the outcome is the "
         "same for any number (default %(default)s)",
     )
+    add_bank(commands)
     add_selftest(commands)
     return parser
 
@@ -143,4 +146,4 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-_COMMANDS = {"extract": _extract, "train": _train, "selftest": run_selftest}
+_COMMANDS = {"extract": _extract, "train": _train, "bank": run_bank, "selftest": run_selftest}

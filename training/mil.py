@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,13 +23,24 @@ from torch import Tensor
 from server.contract import WINDOW_FRAMES
 from server.metrics import frame_scores, roc_auc
 from training.bags import Bag
+from training.bank import Bank
 from training.clips import TrainingError
 from training.head import Head, HeadSpec, HeadState
 from training.learner import FIGURES, Learner
 from training.logs import Curves
 from training.manifest import load_manifest
-from training.mil_data import Bar, MilData, drawer, load_data, suspicion_of, whole
+from training.mil_data import (
+    Bar,
+    MilData,
+    Texts,
+    drawer,
+    load_data,
+    normal_mean,
+    suspicion_of,
+    whole,
+)
 from training.mil_recipe import MilRecipe
+from training.semantic import BankSize
 
 HEAD_WEIGHTS = "head.safetensors"
 HEAD_FILE = "head.json"
@@ -47,12 +58,12 @@ class Places:
     Attributes:
         manifest: JSON lines, a video each.
         folder: of the run; made if need be.
-        prompts: `.npy` of sentence embeddings, for recipes with MPL or PAL.
+        texts: files that some recipes need beside.
     """
 
     manifest: Path
     folder: Path
-    prompts: Path | None = None
+    texts: Texts = field(default_factory=Texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,7 @@ def train_head(places: Places, recipe: MilRecipe, progress: Progress | None = No
         TrainingError: data or recipe cannot be used, or the folder holds another run.
     """
     progress = progress or Progress()
-    data = load_data(load_manifest(places.manifest), recipe, places.prompts, progress.rows)
+    data = load_data(load_manifest(places.manifest), recipe, places.texts, progress.rows)
     places.folder.mkdir(parents=True, exist_ok=True)
     run = _Run(data, recipe, places.folder)
     first = run.resume()
@@ -125,8 +136,15 @@ class _Run:
         self._data, self._recipe, self._folder = data, recipe, folder
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            head = Head(recipe.head(*data.dims))
+            size = None if data.bank is None else data.bank.vectors.size
+            head = Head(recipe.head(*data.dims, size))
         suspicion = None if data.prompts is None else suspicion_of(data.prompts)
+        semantic = head.semantic
+        if semantic is not None and data.bank is not None:
+            semantic.fill(data.bank.vectors)
+            semantic.fit_centre(normal_mean(data.train)[None])
+            if recipe.objective_spec.needs_suspicion:
+                suspicion = lambda batch: semantic.suspicion(batch.visual.mean(1))  # noqa: E731
         self._learner = Learner(head, recipe.learner, suspicion)
         self._best: dict[str, Tensor] = {}
         self._best_auc, self._best_step = -1.0, 0
@@ -208,6 +226,7 @@ class _Run:
             "head": asdict(head.spec),
             "recipe": self._recipe.model_dump(),
             "encoder": self._data.encoder,
+            "bank": None if self._data.bank is None else self._data.bank.sha256,
             "seed": self._recipe.seed,
             "fingerprint": self._data.fingerprint,
             "code_version": version("gvvad"),
@@ -271,11 +290,16 @@ def window_scores(head: Head, bag: Bag) -> Tensor:
         return torch.cat(parts)
 
 
-def load_head(folder: Path) -> Head:
+def load_head(folder: Path, bank: Bank | None = None) -> Head:
     """Read what a run left.
 
+    Args:
+        folder: of the run.
+        bank: whose sentences shall explain the scores; it must be the run's.
+
     Raises:
-        TrainingError: the folder holds no finished run, or weights of another head.
+        TrainingError: the folder holds no finished run, weights of another head, or a head
+            on another bank.
     """
     path = folder / HEAD_FILE
     if not path.is_file():
@@ -283,9 +307,16 @@ def load_head(folder: Path) -> Head:
     try:
         content = json.loads(path.read_bytes())
         spec = content["head"]
-        head = Head(HeadSpec(**spec | {"hidden": tuple(spec["hidden"])}))
+        size = None if spec["bank"] is None else BankSize(**spec["bank"])
+        head = Head(HeadSpec(**spec | {"hidden": tuple(spec["hidden"]), "bank": size}))
+        trained_on = content["bank"]
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{path} cannot be read ({error}); train again") from None
+    if bank is not None and bank.sha256 != trained_on:
+        raise TrainingError(
+            f"{folder} was trained on bank {str(trained_on)[:12]}, not {bank.sha256[:12]}; "
+            "give its own"
+        )
     tensors, notes = _read(folder / HEAD_WEIGHTS)
     if notes.get("fingerprint") != content.get("fingerprint"):
         raise TrainingError(f"{folder / HEAD_WEIGHTS} is of another run than {HEAD_FILE} beside it")

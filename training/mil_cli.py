@@ -7,6 +7,7 @@ import argparse
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from training.mil import HEAD_WEIGHTS, Places, Progress, train_head
+from training.mil_data import Texts
 from training.mil_recipe import load_mil_recipe
 
 DEFAULT_HEAD = "lap-causal"
@@ -19,7 +20,7 @@ def run_head(options: argparse.Namespace) -> None:
         TrainingError: data or recipe cannot be used.
     """
     recipe = load_mil_recipe(options.recipe or DEFAULT_HEAD)
-    places = Places(options.manifest, options.out, options.prompts)
+    places = Places(options.manifest, options.out, Texts(options.prompts, options.bank))
     with tqdm(total=recipe.steps, desc="train", unit="step", disable=None) as bar:
         latest = {"auc": "-"}
 

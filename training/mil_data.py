@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.bags import Bag, Contents, Floats, open_bags
+from training.bank import Bank, load_bank
 from training.clips import TrainingError
 from training.draw import Batch, Contiguous, Drawer, Segmented
 from training.manifest import Manifest, Row, split_rows
@@ -32,6 +33,7 @@ class MilData:
         held_out: real ones that a meta lambda asks; empty without one.
         judge: what the checkpoint is chosen on.
         prompts: (P, E) sentence embeddings of anomalies, for MPL and PAL, or None.
+        bank: for recipes that read one, or None.
         encoder: what made the features.
         fingerprint: hash of data and recipe.
     """
@@ -40,6 +42,7 @@ class MilData:
     held_out: list[Bag]
     judge: list[Bag]
     prompts: Tensor | None
+    bank: Bank | None
     encoder: str | None
     fingerprint: str
 
@@ -50,21 +53,32 @@ class MilData:
         return first.features.shape[2], None if first.captions is None else first.captions.shape[1]
 
 
-def load_data(
-    manifest: Manifest, recipe: MilRecipe, prompts: Path | None, progress: Bar = iter
-) -> MilData:
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Files of texts' embeddings.
+
+    Attributes:
+        prompts: `.npy` of (P, E) sentence embeddings, in the captions' space.
+        bank: what `gvvad-train bank` made.
+    """
+
+    prompts: Path | None = None
+    bank: Path | None = None
+
+
+def load_data(manifest: Manifest, recipe: MilRecipe, texts: Texts, progress: Bar = iter) -> MilData:
     """Split a manifest and open every file that the run will read.
 
     Args:
         manifest: which videos there are.
         recipe: what is to be made of them.
-        prompts: `.npy` file of (P, E) sentence embeddings, in the captions' space.
+        texts: what the recipe may need beside the features.
         progress: wraps the rows while their files are checked.
 
     Raises:
         TrainingError: rows or files that cannot be used; it names them.
     """
-    embeddings = _prompts(recipe, prompts)
+    embeddings, bank = _prompts(recipe, texts.prompts), _bank(recipe, texts.bank)
     training, validation = split_rows(manifest.rows, recipe.validation_share, recipe.seed)
     held_out: list[Row] = []
     if recipe.scaling.kind == "meta":
@@ -75,14 +89,16 @@ def load_data(
     rows = [*training, *held_out, *judge]
     opened = open_bags(manifest, rows, contents, progress)
     _check_prompts(embeddings, opened[0])
+    _check_bank(bank, opened[0])
     ends = (len(training), len(training) + len(held_out))
     return MilData(
         opened[: ends[0]],
         opened[ends[0] : ends[1]],
         opened[ends[1] :],
         embeddings,
+        bank,
         rows[0].encoder,
-        _fingerprint(opened, recipe, embeddings),
+        _fingerprint(opened, recipe, embeddings, bank),
     )
 
 
@@ -96,7 +112,7 @@ def _test_rows(manifest: Manifest) -> list[Row]:
 
 
 def _prompts(recipe: MilRecipe, path: Path | None) -> Tensor | None:
-    if not recipe.objective_spec.needs_suspicion:
+    if not recipe.objective_spec.needs_suspicion or recipe.text == "clip_bank":
         return None
     if path is None:
         raise TrainingError(
@@ -123,7 +139,28 @@ def _check_prompts(prompts: Tensor | None, bag: Bag) -> None:
         )
 
 
-def _fingerprint(bags: list[Bag], recipe: MilRecipe, prompts: Tensor | None) -> str:
+def _bank(recipe: MilRecipe, path: Path | None) -> Bank | None:
+    if recipe.text != "clip_bank":
+        return None
+    if path is None:
+        raise TrainingError(
+            "the recipe describes windows by a bank: give --bank FILE, which gvvad-train bank makes"
+        )
+    return load_bank(path)
+
+
+def _check_bank(bank: Bank | None, bag: Bag) -> None:
+    width = bag.features.shape[2]
+    if bank is not None and bank.vectors.sentences.shape[1] != width:
+        raise TrainingError(
+            f"the bank's vectors have {bank.vectors.sentences.shape[1]} numbers and the features "
+            f"{width}; both must come from one model"
+        )
+
+
+def _fingerprint(
+    bags: list[Bag], recipe: MilRecipe, prompts: Tensor | None, bank: Bank | None
+) -> str:
     """Of all that decides a run: which videos, of which features, under which recipe.
 
     A file counts by its length, first and last window: reading all of it again would take
@@ -136,6 +173,8 @@ def _fingerprint(bags: list[Bag], recipe: MilRecipe, prompts: Tensor | None) -> 
             digest.update(f"{array.shape}".encode() + array[0].tobytes() + array[-1].tobytes())
     if prompts is not None:
         digest.update(prompts.numpy().tobytes())
+    if bank is not None:
+        digest.update(bank.sha256.encode())
     return digest.hexdigest()
 
 
@@ -152,6 +191,13 @@ def suspicion_of(prompts: Tensor) -> Callable[[Batch], Tensor]:
         return (functional.normalize(seen, dim=2) @ unit.T).amax(2)
 
     return suspicion
+
+
+def normal_mean(bags: list[Bag]) -> Tensor:
+    """(D,) Mean feature of the windows of normal videos, crops averaged."""
+    normal = [bag for bag in bags if bag.row.label == "normal"]
+    sums = sum(np.asarray(bag.features, np.float64).mean(1).sum(0) for bag in normal)
+    return torch.from_numpy(sums / sum(bag.windows for bag in normal)).float()
 
 
 def drawer(bags: list[Bag], recipe: MilRecipe, folder: Path, role: str) -> Drawer:

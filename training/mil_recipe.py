@@ -9,14 +9,15 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from training.clips import TrainingError
-from training.head import Fusion, HeadSpec
+from training.head import Fusion, HeadSpec, Text
 from training.learner import LearnerSpec
 from training.objective import ObjectiveSpec
 from training.recipe import Count, Part, Positive, Share, read_yaml
 from training.scaling import ScalingSpec, Schedule
+from training.semantic import BankSize
 
 RECIPES = Path(__file__).parent / "recipes"
-BUILT_IN = ("rtfm", "tevad", "lap", "lap-causal")
+BUILT_IN = ("rtfm", "tevad", "lap", "lap-causal", "lap-bank")
 
 T = TypeVar("T")
 
@@ -62,7 +63,8 @@ class MilRecipe(Part):
     Attributes:
         name: of the detector.
         seed: every random choice follows from it.
-        text: whether sentence embeddings of captions are read beside the features.
+        text: what is read beside the features: sentence embeddings of captions, or those of a
+            bank's sentences that are nearest to a window.
         fusion: of both.
         hidden: widths of the score network's hidden layers.
         dropout: in training.
@@ -87,7 +89,7 @@ class MilRecipe(Part):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")]
     seed: Annotated[int, Field(ge=0)] = 0
-    text: Literal["none", "caption"]
+    text: Text
     fusion: Fusion = "concat"
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (512, 128)
     dropout: Share = 0.7
@@ -123,8 +125,8 @@ class MilRecipe(Part):
     def objective_spec(self) -> ObjectiveSpec:
         return TypeAdapter(ObjectiveSpec).validate_python(self.objective)
 
-    def head(self, feature_dim: int, text_dim: int | None) -> HeadSpec:
-        """The head for features and sentences of those widths."""
+    def head(self, feature_dim: int, text_dim: int | None, bank: BankSize | None) -> HeadSpec:
+        """The head for features and captions of those widths, and for a bank."""
         causal = self.half_life_windows is not None
         return HeadSpec(
             feature_dim,
@@ -132,8 +134,9 @@ class MilRecipe(Part):
             self.hidden,
             self.half_life_windows,
             self.text,
-            text_dim if self.text == "caption" else None,
+            {"none": None, "caption": text_dim, "clip_bank": feature_dim}[self.text],
             self.fusion,
+            bank,
             direct=self.direct,
             frozen_norms=causal,
         )

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from tests.support.featured import WIDTH, make_features
+from training.bank import Bank, controlled, load_bank
 from training.cli import main
 from training.clips import TrainingError
 from training.logs import CURVES, read_curves
@@ -28,7 +29,10 @@ from training.mil import (
     load_head,
     train_head,
 )
+from training.mil_data import Texts
 from training.mil_recipe import BUILT_IN, MilRecipe, load_mil_recipe
+from training.semantic import BankVectors
+from training.sentences import SURVEILLANCE, load_wording
 
 SMALL: dict[str, object] = {
     "name": "small",
@@ -152,9 +156,39 @@ def test_every_built_in_recipe_trains(name: str, tmp_path: Path) -> None:
     np.save(tmp_path / "prompts.npy", np.eye(WIDTH, dtype=np.float32)[:2])
     few = {"steps": 2, "each": 2, "validation_share": 0.2, "held_out_share": 0.2}
     recipe = recipe.model_copy(update=few | {"hidden": (8, 4)})
-    found = train_head(Places(manifest, tmp_path / "run", tmp_path / "prompts.npy"), recipe)
-    assert found.head.spec.causal == name.endswith("causal")
+    texts = Texts(tmp_path / "prompts.npy", a_bank(tmp_path / "bank.safetensors"))
+    found = train_head(Places(manifest, tmp_path / "run", texts), recipe)
+    assert found.head.spec.causal == name.startswith("lap-")
     assert found.step >= 1
+
+
+def a_bank(path: Path, width: int = WIDTH) -> Path:
+    wording = load_wording(SURVEILLANCE)
+    random = torch.Generator().manual_seed(0)
+    counts = (len(wording.sentences), 30, 30)
+    vectors = BankVectors(*(torch.randn(n, width, generator=random) for n in counts))
+    Bank(wording, vectors, "tiny", "none").save(path)
+    return path
+
+
+def test_a_head_is_of_its_bank(manifest: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(text="clip_bank", steps=5)
+    assert "give --bank FILE" in refused(Places(manifest, tmp_path / "r"), recipe)
+    wide = a_bank(tmp_path / "wide.safetensors", width=16)
+    found = refused(Places(manifest, tmp_path / "r", Texts(bank=wide)), recipe)
+    assert "the bank's vectors have 16 numbers and the features 8" in found
+    path = a_bank(tmp_path / "bank.safetensors")
+    train_head(Places(manifest, tmp_path / "r", Texts(bank=path)), recipe)
+    bank = load_bank(path)
+    head = load_head(tmp_path / "r", bank)
+    assert head.semantic is not None
+    assert head.semantic.mean_feature.any()
+    with pytest.raises(TrainingError, match="was trained on bank"):
+        load_head(tmp_path / "r", controlled(bank, "shuffled", 0))
+    another = controlled(bank, "random", 0)
+    another.save(path)
+    again = refused(Places(manifest, tmp_path / "r", Texts(bank=path)), recipe)
+    assert "another manifest or recipe" in again
 
 
 def test_the_released_choice_is_made_on_test_videos(manifest: Path, tmp_path: Path) -> None:
@@ -210,7 +244,7 @@ def test_data_that_does_not_fit_is_refused_before_anything_is_written(
     prompts = recipe_of(objective={"k": 2, "pal": 0.001})
     assert "give --prompts FILE.npy" in refused(Places(manifest, out), prompts)
     np.save(tmp_path / "p.npy", np.ones((3, 5), np.float32))
-    found = refused(Places(manifest, out, tmp_path / "p.npy"), prompts)
+    found = refused(Places(manifest, out, Texts(tmp_path / "p.npy")), prompts)
     assert "prompts have 5 numbers" in found
     captions = recipe_of(text="caption", half_life_windows=None, windows="segments")
     assert "has no captions" in refused(Places(manifest, out), captions)
