@@ -127,10 +127,12 @@ def objective(
     if spec.needs_suspicion and judged.suspicion is None:
         raise ValueError("MPL and PAL need each window's suspicion; set their weights to 0")
     chosen = selected(spec, judged, mask)
+    prompted = prompted_windows(judged, weights, spec.mpl_windows) if spec.mpl else []
+    standing, *triplet = _gathered(judged, [_places(chosen, judged), *prompted])
     anomalous = judged.labels
     terms: dict[str, Tensor] = {
         "mil": bag_loss(judged.scores.gather(1, chosen).mean(1), judged.labels),
-        "magnitude": spec.magnitude * magnitude_terms(judged, chosen, spec.margin),
+        "magnitude": spec.magnitude * _magnitudes(judged, standing, spec.margin),
         "smooth": anomalous * spec.smooth * _steps(judged.scores),
         "sparse": anomalous * spec.sparse * judged.scores.norm(dim=1),
     }
@@ -141,7 +143,7 @@ def objective(
     total = scaled_mean(losses, weights)
     means = {name: term.detach().mean() for name, term in terms.items()}
     if spec.mpl:
-        term = spec.mpl * multi_prompt(judged, weights, spec.mpl_windows)
+        term = spec.mpl * _multi_prompt(judged, weights, prompted, triplet)
         total = total + term
         means["mpl"] = term.detach()
     return Objective(total, losses, means)
@@ -177,14 +179,14 @@ def selected(spec: ObjectiveSpec, judged: Judged, mask: Tensor | None) -> Tensor
     return sizes.topk(spec.k, 1).indices
 
 
-def magnitude_terms(judged: Judged, chosen: Tensor, margin: float) -> Tensor:
+def _magnitudes(judged: Judged, standing: Tensor, margin: float) -> Tensor:
     """(B,) (margin - |f|)^2 of anomalous bags and |f|^2 of normal ones, mean over crops.
 
-    f is the mean feature of the chosen windows.
+    f is the mean feature of the windows that stand for a bag: (B k, N, F), bag by bag.
 
     Source: RTFM, equation 4. Deviation: RTFM squares the sum of a pair's two terms.
     """
-    sizes = chosen_features(judged.features, chosen).mean(2).norm(dim=2)
+    sizes = standing.view(len(judged.labels), -1, *standing.shape[1:]).mean(1).norm(dim=2)
     away: Tensor = torch.where(judged.labels[:, None] > 0, margin - sizes, sizes)
     return away.square().mean(1)
 
@@ -212,37 +214,77 @@ def suspects(judged: Judged, weights: Tensor, deviations: float) -> Tensor:
     return (suspicion > mean + deviations * deviation).to(suspicion.dtype)
 
 
-def multi_prompt(judged: Judged, weights: Tensor, windows: int) -> Tensor:
-    """Triplet of means: normal windows, calm ones of anomalous videos, suspect ones.
+def prompted_windows(judged: Judged, weights: Tensor, windows: int) -> list[Tensor]:
+    """Places of the windows that the multi-prompt term compares; none where a label is missing.
 
-    max(0, |anchor - positive| - |anchor - negative| + 1) over the P lowest scores of
-    normal videos, the P lowest of anomalous ones, and the P most suspect of those; features are
-    means over crops. Fewer windows than P: all of them.
+    The P lowest scores of normal videos, the P lowest of anomalous ones, and the P most
+    suspect of those, each (P,) into the flat (B T); fewer windows than P: all of them.
 
-    Source: LAP, MPL. Deviation: means are weighed by SSLS, and a video of weight 0
-    is not chosen from.
+    Source: LAP, MPL. Deviation: a video of weight 0 is not chosen from.
     """
     assert judged.suspicion is not None
     usable = weights.detach() > 0
     normal, anomalous = (usable & (judged.labels == label) for label in (0, 1))
     if not (normal.any() and anomalous.any()):
-        return judged.scores.new_zeros(())
+        return []
     calm = -judged.scores.detach()
-    anchor, positive, negative = (
-        _mean_of_top(judged, ranks.masked_fill(~of[:, None], -torch.inf), weights, windows)
+    return [
+        _top(ranks, of, windows)
         for ranks, of in ((calm, normal), (calm, anomalous), (judged.suspicion, anomalous))
+    ]
+
+
+def _top(ranks: Tensor, of: Tensor, count: int) -> Tensor:
+    """Places of the highest of (B, T) ranks among some videos."""
+    usable = min(count, int(of.sum()) * ranks.shape[1])
+    return ranks.masked_fill(~of[:, None], -torch.inf).flatten().topk(usable).indices
+
+
+def _multi_prompt(
+    judged: Judged, weights: Tensor, places: list[Tensor], features: list[Tensor]
+) -> Tensor:
+    """max(0, |anchor - positive| - |anchor - negative| + 1) of three means of windows.
+
+    Args:
+        judged: the batch.
+        weights: (B,) of SSLS, which weigh the means.
+        places: of the windows of each mean, of `prompted_windows`.
+        features: theirs, (P, N, F) each; crops are averaged.
+
+    Source: LAP, MPL.
+    """
+    if not places:
+        return judged.scores.new_zeros(())
+    windows = judged.scores.shape[1]
+    anchor, positive, negative = (
+        _weighted(found.mean(1), weights[place // windows])
+        for place, found in zip(places, features, strict=True)
     )
     return functional.relu((anchor - positive).norm() - (anchor - negative).norm() + 1)
 
 
-def _mean_of_top(judged: Judged, ranks: Tensor, weights: Tensor, count: int) -> Tensor:
-    """Weighted mean (F,) of the windows that rank highest of (B, T); -inf takes no part."""
-    usable = int(torch.isfinite(ranks).sum())
-    places = ranks.flatten().topk(min(count, usable)).indices
-    videos, windows = places // ranks.shape[1], places % ranks.shape[1]
-    shares = weights[videos] / weights[videos].sum()
-    means = [part[videos, :, windows].mean(1) for part in judged.features]
-    return (torch.cat(means, 1) * shares[:, None]).sum(0)
+def _weighted(features: Tensor, weights: Tensor) -> Tensor:
+    """(F,) mean of (P, F)."""
+    return (features * (weights / weights.sum())[:, None]).sum(0)
+
+
+def _places(chosen: Tensor, judged: Judged) -> Tensor:
+    """(B k,) Places in the flat (B T) of windows (B, k)."""
+    videos, windows = judged.scores.shape
+    return (torch.arange(videos)[:, None] * windows + chosen).flatten()
+
+
+def _gathered(judged: Judged, places: list[Tensor]) -> list[Tensor]:
+    """Features (n, N, F) at places of the flat (B T), for each list of places.
+
+    All at once: the gradient of one gather is as large as all the features.
+    """
+    windows = judged.scores.shape[1]
+    every = torch.cat(places)
+    crops = max(part.shape[1] for part in judged.features)
+    found = [part[every // windows, :, every % windows] for part in judged.features]
+    joined = torch.cat([part.expand(-1, crops, -1) for part in found], 2)
+    return list(torch.split(joined, [len(place) for place in places]))
 
 
 def _steps(scores: Tensor) -> Tensor:

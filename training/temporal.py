@@ -144,16 +144,16 @@ class TemporalNetwork(nn.Module):
             spare = CONV_IN_WINDOWS - 2 * dilation
             ends = (spare, 0) if self.spec.causal else (spare // 2, spare // 2)
             unread = padded[..., ends[0] : padded.shape[2] - ends[1]]
-            parts.append(norm(functional.relu(conv(unread))))
+            parts.append(norm(functional.relu_(conv(unread))))
         return parts
 
     def _fused(self, padded: Tensor) -> Tensor:
-        fused: Tensor = self.fuse_norm(functional.relu(self.fuse(padded)))
+        fused: Tensor = self.fuse_norm(functional.relu_(self.fuse(padded)))
         return fused.transpose(1, 2)
 
     def _recall(self, inputs: Tensor) -> Tensor:
         """Non-local block over the whole video: (B, D, T) to (B, q, T)."""
-        narrow = functional.relu(self.squeeze(inputs))
+        narrow = functional.relu_(self.squeeze(inputs))
         theta, phi, g = self.theta(narrow), self.phi(narrow), self.g(narrow)
         # Without a softmax the order of the products is free: the smaller one comes first.
         memory = phi @ g.transpose(1, 2) / inputs.shape[2]
@@ -163,7 +163,7 @@ class TemporalNetwork(nn.Module):
 
     def _remember(self, inputs: Tensor, state: TemporalState) -> tuple[Tensor, Tensor, Tensor]:
         """Causal non-local block: its (B, q, T), then memory and count after it."""
-        narrow = functional.relu(self.squeeze(inputs))
+        narrow = functional.relu_(self.squeeze(inputs))
         theta, phi, g = self.theta(narrow), self.phi(narrow), self.g(narrow)
         ages = torch.arange(inputs.shape[2], dtype=inputs.dtype)
         lags = ages[:, None] - ages[None, :]
