@@ -108,7 +108,8 @@ def _onnx_scores(engine: OnnxDetector, streams: np.ndarray) -> np.ndarray:
     state = {name: np.repeat(zero, batch, axis=0) for name, zero in engine.zero_state().items()}
     scores = np.empty(streams.shape[:2], np.float32)
     for step, feature in enumerate(streams):
-        scores[step], state = engine.step(np.ascontiguousarray(feature), state)
+        found = engine.step(np.ascontiguousarray(feature), state)
+        scores[step], state = found.scores, found.state
     return scores
 
 

@@ -13,6 +13,8 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from server.bank import Explanation
+
 CLOSE_RATIO = 0.8
 """Default close threshold as a share of the open threshold."""
 
@@ -68,6 +70,7 @@ class ScoredSpan:
         end_seconds: UTC capture time of the last frame.
         score: in [0, 1]; None where the window was dropped.
         after_gap: the window begins after a gap, so an open event ends before it.
+        explanation: the nearest sentences of the bundle's bank.
     """
 
     sequence: int
@@ -75,6 +78,7 @@ class ScoredSpan:
     end_seconds: float
     score: float | None
     after_gap: bool
+    explanation: Explanation = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ class Alert:
         end_seconds: UTC capture time at which the last window ends.
         peak_score: highest score so far, in [0, 1].
         peak_seconds: UTC capture time at which the peak's window ends.
+        explanation: the nearest sentences to that window, nearest first.
     """
 
     alert_id: str
@@ -104,6 +109,7 @@ class Alert:
     end_seconds: float
     peak_score: float
     peak_seconds: float
+    explanation: Explanation = ()
 
     @property
     def is_closed(self) -> bool:
@@ -182,6 +188,7 @@ class AlertMachine:
             end_seconds=span.end_seconds,
             peak_score=score,
             peak_seconds=span.end_seconds,
+            explanation=span.explanation,
         )
 
 
@@ -189,4 +196,6 @@ def _extended(event: Alert, span: ScoredSpan, score: float) -> Alert:
     event = replace(event, last_sequence=span.sequence, end_seconds=span.end_seconds)
     if score <= event.peak_score:
         return event
-    return replace(event, peak_score=score, peak_seconds=span.end_seconds)
+    return replace(
+        event, peak_score=score, peak_seconds=span.end_seconds, explanation=span.explanation
+    )

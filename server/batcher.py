@@ -23,6 +23,7 @@ from server.scoring import (
     Detector,
     DropReason,
     StreamMemory,
+    Verdict,
     WindowScore,
     score_features,
     skip_window,
@@ -226,7 +227,7 @@ class Batcher:
             skip_window(self._detector, lane.memory)
         except _FAILURES:
             lane.memory.reset()
-        self._publish(lane, entry, None, entry.drop_reason)
+        self._publish(lane, entry, None)
 
     def _score(self, batch: list[tuple[Lane, _Entry]]) -> None:
         windows = [entry.window for _, entry in batch if entry.window is not None]
@@ -239,14 +240,14 @@ class Batcher:
         try:
             features = self._detector.encode(np.stack([window.images for window in windows]))
             encoded = time.monotonic()
-            scores = score_features(self._detector, features, [lane.memory for lane, _ in batch])
+            verdicts = score_features(self._detector, features, [lane.memory for lane, _ in batch])
         except _FAILURES as error:
             self._fail(batch, error)
             return
         stepped = time.monotonic()
-        for (lane, entry), score in zip(batch, scores, strict=True):
+        for (lane, entry), verdict in zip(batch, verdicts, strict=True):
             lane.failing = False
-            self._publish(lane, entry, score, None)
+            self._publish(lane, entry, verdict)
         self._sink.batch(len(batch))
         self._sink.stage("encode", encoded - started)
         self._sink.stage("head", stepped - encoded)
@@ -266,15 +267,21 @@ class Batcher:
         entry.drop_reason = DropReason.ENGINE
         self._advance_over(lane, entry)
 
-    def _publish(
-        self, lane: Lane, entry: _Entry, score: float | None, reason: DropReason | None
-    ) -> None:
+    def _publish(self, lane: Lane, entry: _Entry, verdict: Verdict | None) -> None:
         if not lane.open or entry.span is None:
             return
         latency_seconds = max(0.0, time.monotonic() - entry.span.arrival_seconds)
         self._sink.scored(
             lane,
-            WindowScore(lane.stream_id, entry.sequence, entry.span, score, reason, latency_seconds),
+            WindowScore(
+                lane.stream_id,
+                entry.sequence,
+                entry.span,
+                None if verdict is None else verdict.score,
+                entry.drop_reason,
+                latency_seconds,
+                () if verdict is None else verdict.explanation,
+            ),
         )
 
 

@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from server.bank import BankError, Sentences, read_sentences
 from server.contract import TensorSpec, WindowSpec, encoder_tensors, head_tensors
 from server.preprocess import PreprocessSpec
 from server.wording import one_line, quoted
@@ -28,6 +29,7 @@ MANIFEST = "bundle.json"
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class BundleError(ValueError):
@@ -41,7 +43,7 @@ class _Part(BaseModel):
 class GraphFile(_Part):
     """One ONNX file, named relative to the bundle."""
 
-    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    file: FileName
     sha256: Sha256
     precision: Literal["fp32", "fp16", "int8"]
 
@@ -78,6 +80,22 @@ class HeadPart(_Part):
     graph: GraphFile
 
 
+class BankPart(_Part):
+    """The sentences that the head can name a window by.
+
+    Attributes:
+        file: their words.
+        sha256: of the file.
+        bank_sha256: of the bank that the head was trained on, vectors included.
+        nearest: a, sentences that the head weighs for a window.
+    """
+
+    file: FileName
+    sha256: Sha256
+    bank_sha256: Sha256
+    nearest: Annotated[int, Field(ge=1, le=1024)]
+
+
 class Threshold(_Part):
     """The default open threshold, in [0, 1], and how it was chosen."""
 
@@ -112,13 +130,25 @@ class Manifest(_Part):
     preprocess: PreprocessSpec
     encoder: EncoderPart
     head: HeadPart
+    bank: BankPart | None = None
     threshold: Threshold
     training: Training
 
+    def content(self) -> dict[str, object]:
+        """What stands in the file; a bundle without a bank says nothing of one."""
+        found = self.model_dump(mode="json", by_alias=True)
+        if self.bank is None:
+            del found["bank"]
+        return found
+
     def canonical(self) -> bytes:
         """The bytes that the bundle's id is the hash of."""
-        content = self.model_dump(mode="json", by_alias=True)
-        return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+        return json.dumps(self.content(), sort_keys=True, separators=(",", ":")).encode()
+
+    def encoder_id(self) -> str:
+        """64 hex digits: what decides a feature, the encoder with its windows and images."""
+        content = self.model_dump(mode="json", include={"encoder", "window", "preprocess"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def encoder_tensors(self) -> tuple[list[TensorSpec], list[TensorSpec]]:
         """Inputs and outputs that the encoder graph must have."""
@@ -131,7 +161,8 @@ class Manifest(_Part):
 
     def head_tensors(self) -> tuple[list[TensorSpec], list[TensorSpec]]:
         """Inputs and outputs that the head graph must have."""
-        return head_tensors(self.encoder.feature_dim, self.head.states)
+        nearest = None if self.bank is None else self.bank.nearest
+        return head_tensors(self.encoder.feature_dim, self.head.states, nearest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +173,13 @@ class Bundle:
         directory: where its files are.
         manifest: what it says of itself.
         bundle_id: 64 hex digits, sha256 of the canonical manifest.
+        sentences: that the head can name a window by; None without a bank.
     """
 
     directory: Path
     manifest: Manifest
     bundle_id: str
+    sentences: Sentences | None = None
 
     @property
     def encoder_path(self) -> Path:
@@ -174,40 +207,62 @@ def load_bundle(directory: Path) -> Bundle:
 
 def _verified(directory: Path) -> Bundle:
     manifest = _read_manifest(directory / MANIFEST)
-    for graph in (manifest.encoder.graph, manifest.head.graph):
-        path = directory / graph.file
+    parts: list[GraphFile | BankPart] = [manifest.encoder.graph, manifest.head.graph]
+    if manifest.bank is not None:
+        parts.append(manifest.bank)
+    for part in parts:
+        path = directory / part.file
         if not path.is_file():
             raise BundleError(
-                f"bundle {directory} lacks {graph.file}; copy the whole bundle or export it again"
+                f"bundle {directory} lacks {part.file}; copy the whole bundle or export it again"
             )
         found = file_sha256(path)
-        if found != graph.sha256:
+        if found != part.sha256:
             raise BundleError(
                 f"{path} does not match its manifest (sha256 {found[:12]}..., expected "
-                f"{graph.sha256[:12]}...); copy the bundle again or export it again"
+                f"{part.sha256[:12]}...); copy the bundle again or export it again"
             )
-    return Bundle(directory, manifest, hashlib.sha256(manifest.canonical()).hexdigest())
+    bundle_id = hashlib.sha256(manifest.canonical()).hexdigest()
+    sentences = None if manifest.bank is None else _sentences(directory, manifest.bank)
+    return Bundle(directory, manifest, bundle_id, sentences)
 
 
-def write_bundle(directory: Path, manifest: Manifest, graphs: Mapping[str, Path]) -> Bundle:
+def _sentences(directory: Path, part: BankPart) -> Sentences:
+    try:
+        found = read_sentences(directory / part.file)
+    except BankError as error:
+        raise BundleError(f"{error}; export the bundle again") from None
+    if found.sha256 != part.bank_sha256:
+        raise BundleError(
+            f"{directory / part.file} holds bank {found.sha256[:12]}..., the head was trained on "
+            f"{part.bank_sha256[:12]}...; export the bundle again with its own bank"
+        )
+    if len(found.texts) < part.nearest:
+        raise BundleError(
+            f"{directory / part.file} holds {len(found.texts)} sentences, the head names "
+            f"{part.nearest} of them; export the bundle again"
+        )
+    return found
+
+
+def write_bundle(directory: Path, manifest: Manifest, files: Mapping[str, Path]) -> Bundle:
     """Write a bundle whole or not at all, replacing an older one at that place.
 
     Args:
         directory: where it will stand; its parent must exist.
-        manifest: complete, with the hashes of the graphs.
-        graphs: source path of every file that the manifest names.
+        manifest: complete, with the hashes of the files.
+        files: source path of every file that the manifest names.
 
     Raises:
-        BundleError: the place holds something else, or a graph's hash differs.
+        BundleError: the place holds something else, or a file's hash differs.
     """
     if directory.exists() and not (directory / MANIFEST).is_file() and any(directory.iterdir()):
         raise BundleError(f"{directory} exists and is no bundle; choose another place")
     scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        for name, source in graphs.items():
+        for name, source in files.items():
             shutil.copyfile(source, scratch / name)
-        content = manifest.model_dump(mode="json", by_alias=True)
-        (scratch / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
+        (scratch / MANIFEST).write_text(json.dumps(manifest.content(), indent=1) + "\n")
         load_bundle(scratch)
         scratch.chmod(0o755)
         if directory.exists():

@@ -19,6 +19,8 @@ FEATURE = "feature"
 SCORE = "score"
 STATE_PREFIX = "state_"
 NEXT_STATE_PREFIX = "next_state_"
+EXPLANATION_INDEX = "explanation_index"
+EXPLANATION_WEIGHT = "explanation_weight"
 
 Image = npt.NDArray[np.uint8]
 Feature = npt.NDArray[np.float32]
@@ -87,7 +89,7 @@ def encoder_tensors(
 
 
 def head_tensors(
-    feature_dim: int, states: dict[str, tuple[int, ...]]
+    feature_dim: int, states: dict[str, tuple[int, ...]], nearest: int | None = None
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Inputs and outputs of a head-step graph.
 
@@ -95,9 +97,11 @@ def head_tensors(
         feature_dim: D.
         states: shape per stream of each state tensor (without batch), by its
             name without prefix. State is float32 and zero at the start.
+        nearest: a, sentences of a bank that the head names; None without a bank.
 
     Returns:
-        feature (B, D) and state_* in; score (B,) in [0, 1] and next_state_* out.
+        feature (B, D) and state_* in; score (B,) in [0, 1] and next_state_* out, with a
+        bank also explanation_index (B, a) int64, nearest first, and explanation_weight (B, a).
     """
     before = [
         TensorSpec(STATE_PREFIX + name, "float32", (None, *shape)) for name, shape in states.items()
@@ -107,4 +111,12 @@ def head_tensors(
         for name, shape in states.items()
     ]
     feature = TensorSpec(FEATURE, "float32", (None, feature_dim))
-    return [feature, *before], [TensorSpec(SCORE, "float32", (None,)), *after]
+    told = (
+        []
+        if nearest is None
+        else [
+            TensorSpec(EXPLANATION_INDEX, "int64", (None, nearest)),
+            TensorSpec(EXPLANATION_WEIGHT, "float32", (None, nearest)),
+        ]
+    )
+    return [feature, *before], [TensorSpec(SCORE, "float32", (None,)), *after, *told]

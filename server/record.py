@@ -58,4 +58,5 @@ def scored_span(score: WindowScore) -> ScoredSpan:
         end_seconds=score.span.end_capture_seconds,
         score=score.score,
         after_gap=score.span.number == 0,
+        explanation=score.explanation,
     )

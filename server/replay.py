@@ -19,7 +19,7 @@ import numpy as np
 from server.alerts import Alert, AlertMachine, AlertPolicy, ScoredSpan
 from server.bundle import Bundle
 from server.ingest.video import file_windows
-from server.scoring import Detector, StreamMemory, score_features
+from server.scoring import Detector, StreamMemory, Verdict, score_features
 from server.streams import SourceError
 from server.windows import Window
 
@@ -125,20 +125,21 @@ def _replay_clip(
         for window, feature in zip(batch, features, strict=True):
             if window.number == 0:
                 memory.reset()
-            score = score_features(detector, feature[None], [memory])[0]
-            changes += machine.push(_span(len(scores), window, score))
+            verdict = score_features(detector, feature[None], [memory])[0]
+            changes += machine.push(_span(len(scores), window, verdict))
             first_frames.append(window.first_frame)
-            scores.append(score)
+            scores.append(verdict.score)
     changes += machine.finish()
     closed = tuple(alert for alert in changes if alert.is_closed)
     return ClipReplay(decoding.path, tuple(first_frames), tuple(scores), closed, decoding.error)
 
 
-def _span(sequence: int, window: Window, score: float) -> ScoredSpan:
+def _span(sequence: int, window: Window, verdict: Verdict) -> ScoredSpan:
     return ScoredSpan(
         sequence=sequence,
         start_seconds=window.start_pts_seconds,
         end_seconds=window.end_pts_seconds,
-        score=score,
+        score=verdict.score,
         after_gap=window.number == 0,
+        explanation=verdict.explanation,
     )

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from server.bank import Explanation
 from server.contract import Feature, Image, State
 from server.windows import WindowSpan
 
@@ -36,6 +37,7 @@ class WindowScore:
         score: in [0, 1], 1 = anomalous; None where the window was dropped.
         drop_reason: why there is no score; None where there is one.
         latency_seconds: from the last frame's arrival to this score.
+        explanation: the nearest sentences of the bundle's bank, nearest first.
     """
 
     stream_id: str
@@ -44,10 +46,34 @@ class WindowScore:
     score: float | None
     drop_reason: DropReason | None
     latency_seconds: float
+    explanation: Explanation = ()
 
     def __post_init__(self) -> None:
         if (self.score is None) == (self.drop_reason is None):
             raise ValueError("a window has either a score or a drop reason")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the head for B streams.
+
+    Attributes:
+        scores: (B,) in [0, 1].
+        state: what comes after, tensors of (B, ...).
+        explanations: B times the nearest sentences; empty ones without a bank.
+    """
+
+    scores: Feature
+    state: State
+    explanations: list[Explanation]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the head says of one window: a score in [0, 1], and what the window resembles."""
+
+    score: float
+    explanation: Explanation
 
 
 class Detector(Protocol):
@@ -56,8 +82,8 @@ class Detector(Protocol):
     def encode(self, images: Image) -> Feature:
         """(B, S, H, W, 3) uint8 -> (B, D) float32."""
 
-    def step(self, features: Feature, state: State) -> tuple[Feature, State]:
-        """(B, D) and state tensors (B, ...) -> scores (B,) in [0, 1] and the next state."""
+    def step(self, features: Feature, state: State) -> Step:
+        """One window (B, D) of B streams whose state is tensors of (B, ...)."""
 
     def zero_state(self) -> State:
         """State of one stream at its start, tensors of (1, ...)."""
@@ -77,7 +103,7 @@ class StreamMemory:
 
 def score_features(
     detector: Detector, features: Feature, memories: Sequence[StreamMemory]
-) -> list[float]:
+) -> list[Verdict]:
     """Step the head once for each of several streams.
 
     Args:
@@ -86,25 +112,28 @@ def score_features(
         memories: B different memories; each is advanced by one window.
 
     Returns:
-        B scores in [0, 1].
+        B verdicts.
 
     Raises:
         EngineError, MemoryError: it failed; no memory has advanced.
     """
     states = [m.state if m.state is not None else detector.zero_state() for m in memories]
     batch = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
-    scores, after = detector.step(features, batch)
+    found = detector.step(features, batch)
     # Copied before the first memory changes: where that fails, none has advanced.
     advanced = [
         (
-            {name: tensor[row : row + 1].copy() for name, tensor in after.items()},
+            {name: tensor[row : row + 1].copy() for name, tensor in found.state.items()},
             features[row : row + 1].copy(),
         )
         for row in range(len(memories))
     ]
     for memory, (state, feature) in zip(memories, advanced, strict=True):
         memory.state, memory.last_feature = state, feature
-    return [float(score) for score in scores]
+    return [
+        Verdict(float(score), explanation)
+        for score, explanation in zip(found.scores, found.explanations, strict=True)
+    ]
 
 
 def skip_window(detector: Detector, memory: StreamMemory) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from server.alerts import Alert
+from server.bank import Explanation
 from server.pushed import PushCounts
 from server.scoring import WindowScore
 from server.views import ModelInfo, StreamView
+from server.wording import one_line
 
 Json = dict[str, object]
 
@@ -51,6 +53,7 @@ def score_json(score: WindowScore, missed: int) -> Json:
         "score": score.score,
         "drop_reason": reason.value if reason is not None else None,
         "latency_seconds": score.latency_seconds,
+        "explanation": _explanation_json(score.explanation),
         "missed": missed,
     }
 
@@ -68,6 +71,7 @@ def alert_json(alert: Alert, missed: int) -> Json:
         "end_time": _rfc3339(alert.end_seconds),
         "peak_score": alert.peak_score,
         "peak_time": _rfc3339(alert.peak_seconds),
+        "explanation": _explanation_json(alert.explanation),
         "missed": missed,
     }
 
@@ -136,6 +140,7 @@ def score_line(score: WindowScore, missed: int) -> str:
         if score.score is not None
         else f"dropped ({score.drop_reason.value if score.drop_reason else 'unknown'})"
     )
+    what += _nearest(score.explanation)
     return _line(score.span.end_capture_seconds, score.stream_id, what, missed)
 
 
@@ -143,7 +148,22 @@ def alert_line(alert: Alert, missed: int) -> str:
     """An alert for people: when it opened or closed, and how high it went."""
     length_seconds = alert.end_seconds - alert.start_seconds
     what = f"ALERT {alert.state.value} after {length_seconds:.1f} s, peak {alert.peak_score:.3f}"
+    what += _nearest(alert.explanation)
     return _line(alert.end_seconds, alert.stream_id, what, missed)
+
+
+def _nearest(explanation: Explanation) -> str:
+    """What it resembles most, where the bundle can say so."""
+    if not explanation:
+        return ""
+    return f' like "{one_line(explanation[0].text)}" ({100 * explanation[0].weight:.0f} %)'
+
+
+def _explanation_json(explanation: Explanation) -> list[Json]:
+    return [
+        {"text": near.text, "anomalous": near.anomalous, "weight": near.weight}
+        for near in explanation
+    ]
 
 
 def bar(score: float) -> str:

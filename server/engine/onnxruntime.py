@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
+from server.bank import Explanation
 from server.bundle import Bundle, BundleError
 from server.contract import (
+    EXPLANATION_INDEX,
+    EXPLANATION_WEIGHT,
     FEATURE,
     IMAGES,
     NEXT_STATE_PREFIX,
@@ -26,13 +30,19 @@ from server.contract import (
     State,
     TensorSpec,
 )
+from server.scoring import Step
 from server.wording import one_line
 
 Device = Literal["cpu", "cuda"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _REMEDY = "export the bundle again"
-_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
+_DTYPES = {
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+}
 
 
 class EngineError(RuntimeError):
@@ -71,6 +81,7 @@ class OnnxDetector:
         self._head = _session(bundle.head_path, "cpu", 1)
         _check_graph(bundle.head_path, self._head, *manifest.head_tensors())
         self._states = dict(manifest.head.states)
+        self._sentences = bundle.sentences
         self.device = options.device
         self.precision = manifest.encoder.graph.precision
         size = manifest.preprocess
@@ -101,8 +112,8 @@ class OnnxDetector:
             )
         return features
 
-    def step(self, features: Feature, state: State) -> tuple[Feature, State]:
-        """(B, D) and the state -> scores (B,) in [0, 1] and the next state.
+    def step(self, features: Feature, state: State) -> Step:
+        """(B, D) and the state -> scores (B,) in [0, 1], the next state, and explanations.
 
         Raises:
             EngineError: ONNX Runtime failed, or what comes out is no score or no state:
@@ -110,7 +121,10 @@ class OnnxDetector:
         """
         feeds = {FEATURE: features} | {STATE_PREFIX + k: v for k, v in state.items()}
         outputs = [SCORE, *(NEXT_STATE_PREFIX + name for name in self._states)]
-        scores, *after = _run(self._head, outputs, feeds)
+        if self._sentences is not None:
+            outputs += [EXPLANATION_INDEX, EXPLANATION_WEIGHT]
+        scores, *others = _run(self._head, outputs, feeds)
+        after, told = others[: len(self._states)], others[len(self._states) :]
         if scores.shape != (len(features),) or not ((scores >= 0) & (scores <= 1)).all():
             raise EngineError(
                 f"the head made {_some(scores)} of {len(features)} windows, "
@@ -122,7 +136,21 @@ class OnnxDetector:
                     f"the head made {_some(tensor)} of state {one_line(name)}, "
                     f"expected finite numbers; {_REMEDY}"
                 )
-        return scores, dict(zip(self._states, after, strict=True))
+        return Step(
+            scores, dict(zip(self._states, after, strict=True)), self._explanations(scores, told)
+        )
+
+    def _explanations(self, scores: Feature, told: list[Any]) -> list[Explanation]:
+        if self._sentences is None:
+            return [() for _ in scores]
+        indices, weights = told
+        known = (indices >= 0) & (indices < len(self._sentences.texts))
+        if not known.all() or not ((weights >= 0) & (weights <= 1)).all():
+            raise EngineError(
+                f"the head names sentences {_some(indices)}, weights {_some(weights)}; expected "
+                f"0 to {len(self._sentences.texts) - 1} with weights in [0, 1]; {_REMEDY}"
+            )
+        return [self._sentences.explain(*row) for row in zip(indices, weights, strict=True)]
 
     def zero_state(self) -> State:
         """State of one stream at its start, (1, ...) each."""
@@ -220,7 +248,7 @@ def _run(session: ort.InferenceSession, outputs: list[str], feeds: dict[str, Any
     return results
 
 
-def _some(numbers: Feature) -> str:
+def _some(numbers: npt.NDArray[Any]) -> str:
     """The first of them that are out of place, or else just the first."""
     flat = numbers.ravel()
     strange = flat[~np.isfinite(flat)]

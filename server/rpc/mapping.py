@@ -6,6 +6,7 @@ What a client sends is checked in `requests`; what the server sends is trusted.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,6 +14,7 @@ from gvvad.v1 import alert_pb2, model_pb2, score_pb2, stream_pb2
 from gvvad.v1.score_pb2 import ScoreVideoRequest
 
 from server.alerts import Alert, AlertState
+from server.bank import Explanation, NearSentence
 from server.pushed import Codec, PushCounts, PushedFrame, PushFormat
 from server.scoring import DropReason, WindowScore
 from server.streams import (
@@ -141,6 +143,7 @@ def score_message(score: WindowScore, bundle_id: str) -> score_pb2.WindowScore:
         drop_reason=_DROP[score.drop_reason],
         latency=duration(score.latency_seconds),
         bundle_id=bundle_id,
+        explanation=_told(score.explanation),
     )
 
 
@@ -164,6 +167,7 @@ def window_score(message: score_pb2.WindowScore) -> WindowScore:
         score=message.score if message.HasField("score") else None,
         drop_reason=_DROP_OF[message.drop_reason],
         latency_seconds=message.latency.ToNanoseconds() / 1e9,
+        explanation=_explanation(message.explanation),
     )
 
 
@@ -219,6 +223,7 @@ def alert_message(alert: Alert) -> alert_pb2.Alert:
         end_time=timestamp(alert.end_seconds),
         peak_score=alert.peak_score,
         peak_time=timestamp(alert.peak_seconds),
+        explanation=_told(alert.explanation),
     )
 
 
@@ -235,7 +240,19 @@ def alert(message: alert_pb2.Alert) -> Alert:
         end_seconds=seconds(message.end_time),
         peak_score=message.peak_score,
         peak_seconds=seconds(message.peak_time),
+        explanation=_explanation(message.explanation),
     )
+
+
+def _told(explanation: Explanation) -> list[score_pb2.NearSentence]:
+    return [
+        score_pb2.NearSentence(text=near.text, anomalous=near.anomalous, weight=near.weight)
+        for near in explanation
+    ]
+
+
+def _explanation(messages: Iterable[score_pb2.NearSentence]) -> Explanation:
+    return tuple(NearSentence(near.text, near.anomalous, near.weight) for near in messages)
 
 
 def model_message(model: ModelInfo) -> model_pb2.Model:

@@ -13,7 +13,7 @@ import pytest
 from server.batcher import MAX_DROPS_HELD, Batcher, BatchSettings, Lane
 from server.contract import Feature, Image, State
 from server.engine.onnxruntime import EngineError, EngineOptions, OnnxDetector
-from server.scoring import DropReason, WindowScore
+from server.scoring import DropReason, Step, WindowScore
 from server.windows import Window, WindowSpan
 from tests.support.tiny_bundle import Fault, make_tiny_bundle, trail_scores
 
@@ -35,7 +35,7 @@ class Gate:
             raise self.failure
         return self._inner.encode(images)
 
-    def step(self, features: Feature, state: State) -> tuple[Feature, State]:
+    def step(self, features: Feature, state: State) -> Step:
         return self._inner.step(features, state)
 
     def zero_state(self) -> State:

@@ -86,7 +86,7 @@ def test_scores_stay_in_range_over_a_long_stream(
     features = detector.encode(images)
     memory = StreamMemory()
     order = np.random.default_rng(1).integers(0, len(features), 2000)
-    scores = [score_features(detector, features[n : n + 1], [memory])[0] for n in order]
+    scores = [score_features(detector, features[n : n + 1], [memory])[0].score for n in order]
     assert np.isfinite(scores).all()
     assert 0 <= min(scores) <= max(scores) <= 1
     assert memory.state is not None

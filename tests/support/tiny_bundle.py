@@ -4,7 +4,8 @@ Feature = mean red, green and blue of the window, each in [0, 1]. The head keeps
 a trail: next = (trail + mean feature) / 2, and the score is the new trail.
 
 Its encoder may have a fault that shows with bright windows alone, after the warm-up
-with black ones: a real engine that fails while it runs.
+with black ones: a real engine that fails while it runs. With sentences its head names
+the two colours that are brightest, each weighed by its brightness.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from server.bank import Sentences
 from server.bundle import (
+    BankPart,
     Bundle,
     EncoderPart,
     GraphFile,
@@ -39,6 +42,10 @@ BRIGHT = 0.75
 HUNGER_BYTES = 256_000_000
 
 
+COLOURS = Sentences("c" * 64, "by hand", ("red", "green", "blue"), (True, False, False))
+NAMED = 2
+
+
 class Fault(Enum):
     """What the encoder does with a bright window."""
 
@@ -56,12 +63,20 @@ def make_tiny_bundle(
     threshold: float = 0.5,
     feature_dim_said: int = 3,
     fault: Fault | None = None,
+    sentences: Sentences | None = None,
 ) -> Bundle:
     """Write the bundle; `feature_dim_said` may lie, to make its graphs of another shape."""
     graphs = directory.parent / f"{directory.name}-graphs"
     graphs.mkdir(parents=True)
     onnx.save(_encoder(window.sampled_frames, preprocess, fault), graphs / "encoder.onnx")
-    onnx.save(_head(), graphs / "head.onnx")
+    onnx.save(_head(named=sentences is not None), graphs / "head.onnx")
+    bank = None
+    sources = {name: graphs / name for name in ("encoder.onnx", "head.onnx")}
+    if sentences is not None:
+        sources["bank.json"] = graphs / "bank.json"
+        sentences.write(sources["bank.json"])
+        hashed = file_sha256(sources["bank.json"])
+        bank = BankPart(file="bank.json", sha256=hashed, bank_sha256=COLOURS.sha256, nearest=NAMED)
     manifest = Manifest(
         schema=1,
         name="tiny",
@@ -79,12 +94,12 @@ def make_tiny_bundle(
             states={"trail": (1,)},
             graph=_graph_file(graphs / "head.onnx"),
         ),
+        bank=bank,
         threshold=Threshold(value=threshold, chosen="by hand"),
         training=Training(
             manifest_sha256="0" * 64, clips=clips or [], code_version="0", seeds=[], metrics={}
         ),
     )
-    sources = {name: graphs / name for name in ("encoder.onnx", "head.onnx")}
     return write_bundle(directory, manifest, sources)
 
 
@@ -154,13 +169,22 @@ def _faulty(fault: Fault | None) -> list[onnx.NodeProto]:
             ]
 
 
-def _head() -> onnx.ModelProto:
+def _head(*, named: bool) -> onnx.ModelProto:
     nodes = [
         helper.make_node("ReduceMean", ["feature", "axes"], ["mean"], keepdims=1),
         helper.make_node("Add", ["mean", "state_trail"], ["sum"]),
         helper.make_node("Mul", ["sum", "half"], ["next_state_trail"]),
         helper.make_node("Squeeze", ["next_state_trail", "axes"], ["score"]),
     ]
+    told = []
+    if named:
+        names = ["explanation_weight", "explanation_index"]
+        nodes.append(helper.make_node("TopK", ["feature", "named"], names))
+        kinds = (TensorProto.FLOAT, TensorProto.INT64)
+        told = [
+            helper.make_tensor_value_info(name, kind, ["B", NAMED])
+            for name, kind in zip(names, kinds, strict=True)
+        ]
     return _model(
         nodes,
         [
@@ -170,8 +194,9 @@ def _head() -> onnx.ModelProto:
         [
             helper.make_tensor_value_info("score", TensorProto.FLOAT, ["B"]),
             helper.make_tensor_value_info("next_state_trail", TensorProto.FLOAT, ["B", 1]),
+            *told,
         ],
-        {"axes": np.array([1]), "half": np.float32(0.5)},
+        {"axes": np.array([1]), "half": np.float32(0.5), "named": np.array([NAMED])},
     )
 
 

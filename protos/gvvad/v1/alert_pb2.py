@@ -23,23 +23,24 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from gvvad.v1 import score_pb2 as gvvad_dot_v1_dot_score__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gvvad/v1/alert.proto\x12\x08gvvad.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x12WatchAlertsRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\"E\n\x13WatchAlertsResponse\x12\x1e\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x0f.gvvad.v1.Alert\x12\x0e\n\x06missed\x18\x02 \x01(\x03\"\xb1\x02\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.gvvad.v1.AlertState\x12\x16\n\x0e\x66irst_sequence\x18\x05 \x01(\x03\x12\x15\n\rlast_sequence\x18\x06 \x01(\x03\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npeak_score\x18\t \x01(\x01\x12-\n\tpeak_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp*W\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41LERT_STATE_OPEN\x10\x01\x12\x16\n\x12\x41LERT_STATE_CLOSED\x10\x02\x32\\\n\x0c\x41lertService\x12L\n\x0bWatchAlerts\x12\x1c.gvvad.v1.WatchAlertsRequest\x1a\x1d.gvvad.v1.WatchAlertsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gvvad/v1/alert.proto\x12\x08gvvad.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14gvvad/v1/score.proto\"$\n\x12WatchAlertsRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\"E\n\x13WatchAlertsResponse\x12\x1e\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x0f.gvvad.v1.Alert\x12\x0e\n\x06missed\x18\x02 \x01(\x03\"\xde\x02\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.gvvad.v1.AlertState\x12\x16\n\x0e\x66irst_sequence\x18\x05 \x01(\x03\x12\x15\n\rlast_sequence\x18\x06 \x01(\x03\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npeak_score\x18\t \x01(\x01\x12-\n\tpeak_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x0b\x65xplanation\x18\x0b \x03(\x0b\x32\x16.gvvad.v1.NearSentence*W\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41LERT_STATE_OPEN\x10\x01\x12\x16\n\x12\x41LERT_STATE_CLOSED\x10\x02\x32\\\n\x0c\x41lertService\x12L\n\x0bWatchAlerts\x12\x1c.gvvad.v1.WatchAlertsRequest\x1a\x1d.gvvad.v1.WatchAlertsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gvvad.v1.alert_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ALERTSTATE']._serialized_start=484
-  _globals['_ALERTSTATE']._serialized_end=571
-  _globals['_WATCHALERTSREQUEST']._serialized_start=67
-  _globals['_WATCHALERTSREQUEST']._serialized_end=103
-  _globals['_WATCHALERTSRESPONSE']._serialized_start=105
-  _globals['_WATCHALERTSRESPONSE']._serialized_end=174
-  _globals['_ALERT']._serialized_start=177
-  _globals['_ALERT']._serialized_end=482
-  _globals['_ALERTSERVICE']._serialized_start=573
-  _globals['_ALERTSERVICE']._serialized_end=665
+  _globals['_ALERTSTATE']._serialized_start=551
+  _globals['_ALERTSTATE']._serialized_end=638
+  _globals['_WATCHALERTSREQUEST']._serialized_start=89
+  _globals['_WATCHALERTSREQUEST']._serialized_end=125
+  _globals['_WATCHALERTSRESPONSE']._serialized_start=127
+  _globals['_WATCHALERTSRESPONSE']._serialized_end=196
+  _globals['_ALERT']._serialized_start=199
+  _globals['_ALERT']._serialized_end=549
+  _globals['_ALERTSERVICE']._serialized_start=640
+  _globals['_ALERTSERVICE']._serialized_end=732
 # @@protoc_insertion_point(module_scope)

@@ -3,10 +3,13 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from gvvad.v1 import score_pb2 as _score_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -114,6 +117,7 @@ class Alert(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     PEAK_SCORE_FIELD_NUMBER: _builtins.int
     PEAK_TIME_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """Identity, 16 hex digits, the same in every message on one alert: a hash of
     stream, bundle and `first_sequence`.
@@ -142,6 +146,12 @@ class Alert(_message.Message):
     def peak_time(self) -> _timestamp_pb2.Timestamp:
         """Capture time at which the window of the highest score ends."""
 
+    @_builtins.property
+    def explanation(self) -> _containers.RepeatedCompositeFieldContainer[_score_pb2.NearSentence]:
+        """What the window of the highest score resembles, nearest first. Empty where the bundle
+        holds no sentences.
+        """
+
     def __init__(
         self,
         *,
@@ -155,10 +165,11 @@ class Alert(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         peak_score: _builtins.float = ...,
         peak_time: _timestamp_pb2.Timestamp | None = ...,
+        explanation: _abc.Iterable[_score_pb2.NearSentence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "peak_time", b"peak_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "bundle_id", b"bundle_id", "end_time", b"end_time", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "peak_score", b"peak_score", "peak_time", b"peak_time", "start_time", b"start_time", "state", b"state", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "bundle_id", b"bundle_id", "end_time", b"end_time", "explanation", b"explanation", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "peak_score", b"peak_score", "peak_time", b"peak_time", "start_time", b"start_time", "state", b"state", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

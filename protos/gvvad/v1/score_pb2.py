@@ -26,19 +26,19 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gvvad/v1/score.proto\x12\x08gvvad.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x11ScoreVideoRequest\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.gvvad.v1.VideoStartH\x00\x12%\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x14.gvvad.v1.VideoFrameH\x00\x42\t\n\x07\x63ontent\"\xa3\x01\n\nVideoStart\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x1b\n\x13temporary_stream_id\x18\x02 \x01(\t\x12#\n\x05\x63odec\x18\x03 \x01(\x0e\x32\x14.gvvad.v1.VideoCodec\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12$\n\x08\x64\x65livery\x18\x06 \x01(\x0e\x32\x12.gvvad.v1.Delivery\"D\n\nVideoFrame\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x93\x01\n\x12ScoreVideoResponse\x12$\n\x05score\x18\x01 \x01(\x0b\x32\x15.gvvad.v1.WindowScore\x12\x0e\n\x06missed\x18\x02 \x01(\x03\x12\x17\n\x0f\x66rames_received\x18\x03 \x01(\x03\x12\x16\n\x0e\x66rames_dropped\x18\x04 \x01(\x03\x12\x16\n\x0e\x66rames_damaged\x18\x05 \x01(\x03\"$\n\x12WatchScoresRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\"K\n\x13WatchScoresResponse\x12$\n\x05score\x18\x01 \x01(\x0b\x32\x15.gvvad.v1.WindowScore\x12\x0e\n\x06missed\x18\x02 \x01(\x03\"\xd4\x02\n\x0bWindowScore\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x15\n\rwindow_number\x18\x03 \x01(\x03\x12\x13\n\x0b\x66irst_frame\x18\x04 \x01(\x03\x12\x11\n\tend_frame\x18\x05 \x01(\x03\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05score\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12)\n\x0b\x64rop_reason\x18\t \x01(\x0e\x32\x14.gvvad.v1.DropReason\x12*\n\x07latency\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tbundle_id\x18\x0b \x01(\tB\x08\n\x06_score*\xdc\x01\n\nVideoCodec\x12\x1b\n\x17VIDEO_CODEC_UNSPECIFIED\x10\x00\x12\x14\n\x10VIDEO_CODEC_H264\x10\x01\x12\x14\n\x10VIDEO_CODEC_H265\x10\x02\x12\x14\n\x10VIDEO_CODEC_JPEG\x10\x03\x12\x15\n\x11VIDEO_CODEC_RGB24\x10\x04\x12\x15\n\x11VIDEO_CODEC_BGR24\x10\x05\x12\x14\n\x10VIDEO_CODEC_I420\x10\x06\x12\x14\n\x10VIDEO_CODEC_NV12\x10\x07\x12\x15\n\x11VIDEO_CODEC_GRAY8\x10\x08*N\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45LIVERY_LOSSLESS\x10\x01\x12\x11\n\rDELIVERY_LIVE\x10\x02*t\n\nDropReason\x12\x1b\n\x17\x44ROP_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44ROP_REASON_OVERLOAD\x10\x01\x12\x17\n\x13\x44ROP_REASON_BACKLOG\x10\x02\x12\x16\n\x12\x44ROP_REASON_ENGINE\x10\x03\x32\xa9\x01\n\x0cScoreService\x12L\n\x0bWatchScores\x12\x1c.gvvad.v1.WatchScoresRequest\x1a\x1d.gvvad.v1.WatchScoresResponse0\x01\x12K\n\nScoreVideo\x12\x1b.gvvad.v1.ScoreVideoRequest\x1a\x1c.gvvad.v1.ScoreVideoResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gvvad/v1/score.proto\x12\x08gvvad.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x11ScoreVideoRequest\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.gvvad.v1.VideoStartH\x00\x12%\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x14.gvvad.v1.VideoFrameH\x00\x42\t\n\x07\x63ontent\"\xa3\x01\n\nVideoStart\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x1b\n\x13temporary_stream_id\x18\x02 \x01(\t\x12#\n\x05\x63odec\x18\x03 \x01(\x0e\x32\x14.gvvad.v1.VideoCodec\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12$\n\x08\x64\x65livery\x18\x06 \x01(\x0e\x32\x12.gvvad.v1.Delivery\"D\n\nVideoFrame\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x93\x01\n\x12ScoreVideoResponse\x12$\n\x05score\x18\x01 \x01(\x0b\x32\x15.gvvad.v1.WindowScore\x12\x0e\n\x06missed\x18\x02 \x01(\x03\x12\x17\n\x0f\x66rames_received\x18\x03 \x01(\x03\x12\x16\n\x0e\x66rames_dropped\x18\x04 \x01(\x03\x12\x16\n\x0e\x66rames_damaged\x18\x05 \x01(\x03\"$\n\x12WatchScoresRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\"K\n\x13WatchScoresResponse\x12$\n\x05score\x18\x01 \x01(\x0b\x32\x15.gvvad.v1.WindowScore\x12\x0e\n\x06missed\x18\x02 \x01(\x03\"\x81\x03\n\x0bWindowScore\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x15\n\rwindow_number\x18\x03 \x01(\x03\x12\x13\n\x0b\x66irst_frame\x18\x04 \x01(\x03\x12\x11\n\tend_frame\x18\x05 \x01(\x03\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05score\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12)\n\x0b\x64rop_reason\x18\t \x01(\x0e\x32\x14.gvvad.v1.DropReason\x12*\n\x07latency\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tbundle_id\x18\x0b \x01(\t\x12+\n\x0b\x65xplanation\x18\x0c \x03(\x0b\x32\x16.gvvad.v1.NearSentenceB\x08\n\x06_score\"?\n\x0cNearSentence\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\tanomalous\x18\x02 \x01(\x08\x12\x0e\n\x06weight\x18\x03 \x01(\x01*\xdc\x01\n\nVideoCodec\x12\x1b\n\x17VIDEO_CODEC_UNSPECIFIED\x10\x00\x12\x14\n\x10VIDEO_CODEC_H264\x10\x01\x12\x14\n\x10VIDEO_CODEC_H265\x10\x02\x12\x14\n\x10VIDEO_CODEC_JPEG\x10\x03\x12\x15\n\x11VIDEO_CODEC_RGB24\x10\x04\x12\x15\n\x11VIDEO_CODEC_BGR24\x10\x05\x12\x14\n\x10VIDEO_CODEC_I420\x10\x06\x12\x14\n\x10VIDEO_CODEC_NV12\x10\x07\x12\x15\n\x11VIDEO_CODEC_GRAY8\x10\x08*N\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45LIVERY_LOSSLESS\x10\x01\x12\x11\n\rDELIVERY_LIVE\x10\x02*t\n\nDropReason\x12\x1b\n\x17\x44ROP_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44ROP_REASON_OVERLOAD\x10\x01\x12\x17\n\x13\x44ROP_REASON_BACKLOG\x10\x02\x12\x16\n\x12\x44ROP_REASON_ENGINE\x10\x03\x32\xa9\x01\n\x0cScoreService\x12L\n\x0bWatchScores\x12\x1c.gvvad.v1.WatchScoresRequest\x1a\x1d.gvvad.v1.WatchScoresResponse0\x01\x12K\n\nScoreVideo\x12\x1b.gvvad.v1.ScoreVideoRequest\x1a\x1c.gvvad.v1.ScoreVideoResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gvvad.v1.score_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VIDEOCODEC']._serialized_start=1054
-  _globals['_VIDEOCODEC']._serialized_end=1274
-  _globals['_DELIVERY']._serialized_start=1276
-  _globals['_DELIVERY']._serialized_end=1354
-  _globals['_DROPREASON']._serialized_start=1356
-  _globals['_DROPREASON']._serialized_end=1472
+  _globals['_VIDEOCODEC']._serialized_start=1164
+  _globals['_VIDEOCODEC']._serialized_end=1384
+  _globals['_DELIVERY']._serialized_start=1386
+  _globals['_DELIVERY']._serialized_end=1464
+  _globals['_DROPREASON']._serialized_start=1466
+  _globals['_DROPREASON']._serialized_end=1582
   _globals['_SCOREVIDEOREQUEST']._serialized_start=99
   _globals['_SCOREVIDEOREQUEST']._serialized_end=207
   _globals['_VIDEOSTART']._serialized_start=210
@@ -52,7 +52,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHSCORESRESPONSE']._serialized_start=633
   _globals['_WATCHSCORESRESPONSE']._serialized_end=708
   _globals['_WINDOWSCORE']._serialized_start=711
-  _globals['_WINDOWSCORE']._serialized_end=1051
-  _globals['_SCORESERVICE']._serialized_start=1475
-  _globals['_SCORESERVICE']._serialized_end=1644
+  _globals['_WINDOWSCORE']._serialized_end=1096
+  _globals['_NEARSENTENCE']._serialized_start=1098
+  _globals['_NEARSENTENCE']._serialized_end=1161
+  _globals['_SCORESERVICE']._serialized_start=1585
+  _globals['_SCORESERVICE']._serialized_end=1754
 # @@protoc_insertion_point(module_scope)

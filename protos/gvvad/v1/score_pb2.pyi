@@ -3,10 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -363,6 +365,7 @@ class WindowScore(_message.Message):
     DROP_REASON_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
     BUNDLE_ID_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
     """The stream, `streams/{id}`."""
     sequence: _builtins.int
@@ -405,6 +408,12 @@ class WindowScore(_message.Message):
         monotonic clock.
         """
 
+    @_builtins.property
+    def explanation(self) -> _containers.RepeatedCompositeFieldContainer[Global___NearSentence]:
+        """What the window resembles, nearest first. Empty where the bundle holds no sentences,
+        and where the window was dropped.
+        """
+
     def __init__(
         self,
         *,
@@ -419,13 +428,46 @@ class WindowScore(_message.Message):
         drop_reason: Global___DropReason.ValueType = ...,
         latency: _duration_pb2.Duration | None = ...,
         bundle_id: _builtins.str = ...,
+        explanation: _abc.Iterable[Global___NearSentence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "end_time", b"end_time", "latency", b"latency", "score", b"score", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "bundle_id", b"bundle_id", "drop_reason", b"drop_reason", "end_frame", b"end_frame", "end_time", b"end_time", "first_frame", b"first_frame", "latency", b"latency", "score", b"score", "sequence", b"sequence", "start_time", b"start_time", "stream", b"stream", "window_number", b"window_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "bundle_id", b"bundle_id", "drop_reason", b"drop_reason", "end_frame", b"end_frame", "end_time", b"end_time", "explanation", b"explanation", "first_frame", b"first_frame", "latency", b"latency", "score", b"score", "sequence", b"sequence", "start_time", b"start_time", "stream", b"stream", "window_number", b"window_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___WindowScore: _TypeAlias = WindowScore  # noqa: Y015
+
+@_typing.final
+class NearSentence(_message.Message):
+    """A sentence of the bundle's bank that a window resembles. It tells what the detector
+    went by; it is not a description that somebody has checked.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    ANOMALOUS_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The sentence."""
+    anomalous: _builtins.bool
+    """Whether it describes an anomaly."""
+    weight: _builtins.float
+    """Its share of what the detector read, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        anomalous: _builtins.bool = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anomalous", b"anomalous", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NearSentence: _TypeAlias = NearSentence  # noqa: Y015
