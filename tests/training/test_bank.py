@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +11,12 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from tests.support.clip_model import write_clip_model
 from training.bank import Bank, controlled, load_bank
 from training.cli import main
 from training.clips import TrainingError
 from training.sentences import SURVEILLANCE
-from training.text_tower import _open_clip, load_tower
-
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
+from training.text_tower import load_tower
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -30,16 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module")
 def tower(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model's JSON and its weights."""
-    folder = tmp_path_factory.mktemp("tower")
-    config, weights = folder / "gvvad-tiny.json", folder / "weights.pt"
-    config.write_text(json.dumps(TINY))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        open_clip = _open_clip()
-        open_clip.add_model_config(config)
-        torch.manual_seed(0)
-        torch.save(open_clip.create_model("gvvad-tiny").state_dict(), weights)
-    return config, weights
+    return write_clip_model(tmp_path_factory.mktemp("tower"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,108 @@
+"""open_clip's models, by name or by files; the package is imported where one is needed alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import PickleError
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from training.clips import TrainingError
+
+_kept: list[torch.library.Library] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A model with its weights.
+
+    Attributes:
+        name: of the model.
+        weights: its pretrained tag, or the sha256 of its weights' file.
+        model: in evaluation mode.
+        tokenizer: texts to the model's tokens.
+    """
+
+    name: str
+    weights: str
+    model: Any
+    tokenizer: Any
+
+
+def load_clip(model: str, pretrained: str) -> Clip:
+    """Build a model of open_clip.
+
+    Args:
+        model: open_clip's name, or the path of a model's JSON.
+        pretrained: open_clip's tag, or the path of a weights file.
+
+    Raises:
+        TrainingError: no such model or weights, or they cannot be had here.
+    """
+    open_clip = open_clip_module()
+    name = _model_name(open_clip, model)
+    file = Path(pretrained)
+    if not file.is_file() and pretrained not in open_clip.list_pretrained_tags_by_model(name):
+        known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "no tag"
+        raise TrainingError(
+            f"--pretrained {pretrained!r} is neither a file nor a tag of {name} ({known})"
+        )
+    weights = pretrained
+    if file.is_file():
+        weights = hashlib.sha256(file.read_bytes()).hexdigest()
+    try:
+        made = open_clip.create_model(name, pretrained=pretrained).eval()
+        tokenizer = open_clip.get_tokenizer(name)
+    except (OSError, RuntimeError, ValueError, KeyError, PickleError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainingError(f"{name} cannot be loaded with {pretrained!r} ({reason})") from None
+    return Clip(name, weights, made, tokenizer)
+
+
+def _model_name(open_clip: Any, model: str) -> str:
+    path = Path(model)
+    if path.suffix == ".json":
+        try:
+            json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"--model {model} cannot be read as JSON ({error})") from None
+        open_clip.add_model_config(path)
+        model = path.stem
+    if model not in open_clip.list_models():
+        raise TrainingError(
+            f"--model {model!r} is no model of open_clip; see open_clip.list_models()"
+        )
+    return model
+
+
+def open_clip_module() -> Any:
+    """The package; beside a CPU build of torch its torchvision needs two names declared.
+
+    A torchvision that imports is left alone.
+    """
+    try:
+        import open_clip
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        _declare_operators(sys.modules)
+        import open_clip
+    return open_clip
+
+
+def _declare_operators(modules: dict[str, ModuleType]) -> None:
+    for name in [
+        name for name in modules if name.partition(".")[0] in ("torchvision", "open_clip")
+    ]:
+        del modules[name]
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for operator in ("nms", "qnms"):
+        signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library.define(operator + signature)  # type: ignore[no-untyped-call]
+    _kept.append(library)  # what it declares goes when it does
