@@ -147,7 +147,8 @@ class Manifest(_Part):
 
     def encoder_id(self) -> str:
         """64 hex digits: what decides a feature, the encoder with its windows and images."""
-        content = self.model_dump(mode="json", include={"encoder", "window", "preprocess"})
+        content = self.model_dump(mode="json", include={"window", "preprocess"})
+        content["encoder"] = self.encoder.graph.sha256
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def encoder_tensors(self) -> tuple[list[TensorSpec], list[TensorSpec]]:

@@ -134,6 +134,10 @@ def _check_alike(bag: Bag, first: Bag) -> None:
             f"{first.row.id!r} {first.features.shape[1:]}; all files must be of one encoder and "
             "one number of crops"
         )
+    if bag.row.whole_first != first.row.whole_first:
+        raise TrainingError(
+            f"{bag.row.id!r} and {first.row.id!r} differ in whole_first; extract them alike"
+        )
     if bag.captions is not None and first.captions is not None:
         width, expected = bag.captions.shape[1], first.captions.shape[1]
         if width != expected:

@@ -11,13 +11,16 @@ from pathlib import Path
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from server.bundle import BundleError
+from server.engine.onnxruntime import EngineError
 from server.preprocess import PreprocessSpec
 from training.bank_cli import add_bank, run_bank
 from training.clips import TrainingError, find_clips
-from training.extract import extract
+from training.extract_cli import add_extract, run_extract
 from training.mil_cli import DEFAULT_HEAD, run_head
 from training.mil_recipe import BUILT_IN
 from training.recipe import EMBEDDED, load_recipe
+from training.render import render
 from training.report import Report
 from training.selftest_cli import add_selftest, run_selftest
 from training.train import Places, Progress, total_steps, train
@@ -26,9 +29,9 @@ EMBEDDED_PREPROCESS = PreprocessSpec(112, 112, "squash", "area", "bt601", "decla
 
 _EPILOG = """\
 example:
-  gvvad-train extract ../shared/data --out runs/embedded/windows
-  gvvad-train train --windows runs/embedded/windows --out runs/embedded
-  gvvad-export bundle --checkpoint runs/embedded --out runs/embedded/bundle
+  gvvad-train extract CLIPS --encoder server/default_bundle --out runs/mine/features
+  gvvad-train train --manifest runs/mine/features/manifest.jsonl --out runs/mine
+  gvvad-export bundle --encoder server/default_bundle --head runs/mine --out runs/mine/bundle
 """
 
 
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _COMMANDS[options.command](options)
-    except (TrainingError, OSError) as error:
+    except (TrainingError, BundleError, EngineError, OSError) as error:
         print(f"gvvad-train: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -56,8 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_extract(commands)
     one = commands.add_parser(
-        "extract",
+        "render",
         help="render every clip once, at the size that the model sees",
         description="Render every clip that a ground_truth.json in DATA_DIR or one folder down "
         "names. Clips that are there already are kept; one that cannot be read is skipped.",
@@ -71,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "clips. Finished folds are kept: the same command goes on after an interruption.",
     )
     data = two.add_mutually_exclusive_group(required=True)
-    data.add_argument("--windows", type=Path, help="what extract wrote: fit encoder and head")
+    data.add_argument("--windows", type=Path, help="what render wrote: fit encoder and head")
     data.add_argument(
         "--manifest", type=Path, help="JSON lines, a video with features each: fit a head"
     )
@@ -97,10 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _extract(options: argparse.Namespace) -> None:
+def _render(options: argparse.Namespace) -> None:
     clips = find_clips(options.data)
-    shown = tqdm(clips, desc="extract", unit="clip", disable=None)
-    extraction = extract(shown, options.data, options.out, EMBEDDED_PREPROCESS)
+    shown = tqdm(clips, desc="render", unit="clip", disable=None)
+    extraction = render(shown, options.data, options.out, EMBEDDED_PREPROCESS)
     for stored in extraction.clips:
         if stored.skipped is not None:
             print(f"skipped {stored.clip.name}: {stored.skipped}", file=sys.stderr)
@@ -146,4 +150,10 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-_COMMANDS = {"extract": _extract, "train": _train, "bank": run_bank, "selftest": run_selftest}
+_COMMANDS = {
+    "render": _render,
+    "extract": run_extract,
+    "train": _train,
+    "bank": run_bank,
+    "selftest": run_selftest,
+}

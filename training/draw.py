@@ -7,7 +7,7 @@ from a snapshot meets the batches that it would have met.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,9 @@ class Deck:
 class Drawer:
     """Draws normal and anomalous bags in equal parts.
 
+    Of bags whose first crop is the whole picture one crop is drawn a turn: the others
+    stand in for a camera that looks from elsewhere, and are never averaged.
+
     Args:
         bags: to draw from; of both labels.
         seed: of every choice.
@@ -90,10 +93,15 @@ class Drawer:
             for index in deck.draw(step, each)
         ]
         random = np.random.default_rng((self._seed, 2, step))
-        return joined([self._read(index, random) for index in chosen], self._rows(chosen))
+        cuts = [self._cut(index, random) for index in chosen]
+        return joined(cuts, [self._bags[index] for index in chosen])
 
-    def _rows(self, chosen: Sequence[int]) -> list[Bag]:
-        return [self._bags[index] for index in chosen]
+    def _cut(self, index: int, random: np.random.Generator) -> Cut:
+        cut = self._read(index, random)
+        if not self._bags[index].row.whole_first:
+            return cut
+        crop = int(random.integers(cut.visual.shape[1]))
+        return replace(cut, visual=cut.visual[:, crop : crop + 1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from training.clips import TrainingError
+from training.clips import TrainingError, find_clips
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 Split = Literal["train", "validation", "test"]
@@ -34,7 +34,11 @@ class Row(BaseModel):
         class_name: kind of anomaly, for figures by class.
         features: `.npy` file, relative to the manifest.
         captions: `.npy` file of sentence embeddings, one a window.
+        spans: `.npy` of (n, 2) first and end frame of each window; without one window k
+            is frames [16 k, 16 k + 16).
+        whole_first: the first crop is the whole picture, as in service; the others only train.
         video: the video file itself.
+        video_sha256: of that file, where features were extracted from it.
         encoder: what made the features: a bundle's encoder hash, or a model's name and weights.
         frames: of the video.
         fps: of the video, Hz.
@@ -56,7 +60,10 @@ class Row(BaseModel):
     class_name: Annotated[str, Field(alias="class")] = ""
     features: Text | None = None
     captions: Text | None = None
+    spans: Text | None = None
+    whole_first: bool = False
     video: Text | None = None
+    video_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     encoder: Text | None = None
     frames: Annotated[int, Field(ge=1)] | None = None
     fps: Annotated[float, Field(gt=0)] | None = None
@@ -68,9 +75,15 @@ class Row(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        last = 0
         for start, end in self.anomalous or ():
-            if not 0 <= start < end:
-                raise ValueError(f"anomalous interval [{start}, {end}) must rise from 0 or later")
+            if not last <= start < end:
+                raise ValueError(
+                    f"anomalous interval [{start}, {end}) must rise from {last} or later"
+                )
+            last = end
+        if self.frames is not None and last > self.frames:
+            raise ValueError(f"anomalous interval ends at {last}, beyond {self.frames} frames")
         if self.anomalous and self.label == "normal":
             raise ValueError("a normal video has no anomalous intervals")
         return self
@@ -137,6 +150,28 @@ def write_manifest(path: Path, rows: Iterable[Row]) -> None:
     scratch = path.with_name(f".{path.name}")
     scratch.write_text("".join(f"{row.to_line()}\n" for row in rows))
     scratch.replace(path)
+
+
+def clip_rows(data: Path) -> list[Row]:
+    """Rows of the clips that ground-truth files name, paths relative to `data`.
+
+    Raises:
+        TrainingError: see `find_clips`.
+    """
+    return [
+        Row(
+            id=clip.name,
+            label="anomalous" if clip.anomalous else "normal",
+            source="synthetic" if clip.synthetic else "real",
+            group=clip.name if clip.synthetic else f"{clip.dataset}/{clip.source}",
+            dataset=clip.dataset,
+            video=clip.name,
+            frames=clip.truth.frames,
+            fps=clip.truth.fps,
+            anomalous=clip.truth.anomalous,
+        )
+        for clip in find_clips(data)
+    ]
 
 
 def split_rows(

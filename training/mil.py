@@ -16,16 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from server.contract import WINDOW_FRAMES
 from server.metrics import frame_scores, roc_auc
 from training.bags import Bag
-from training.bank import Bank
 from training.clips import TrainingError
-from training.head import Head, HeadSpec, HeadState
+from training.head import Head, HeadState
+from training.head_run import HEAD_FILE, HEAD_WEIGHTS, read_tensors, write_tensors
 from training.learner import FIGURES, Learner
 from training.logs import Curves
 from training.manifest import load_manifest
@@ -40,10 +38,7 @@ from training.mil_data import (
     whole,
 )
 from training.mil_recipe import MilRecipe
-from training.semantic import BankSize
 
-HEAD_WEIGHTS = "head.safetensors"
-HEAD_FILE = "head.json"
 SNAPSHOT = "snapshot.safetensors"
 
 _CHUNK_WINDOWS = 256
@@ -163,7 +158,7 @@ class _Run:
             self._prepare()
             self._calibrate()
             return 0
-        tensors, notes = _read(path)
+        tensors, notes = read_tensors(path)
         if notes.get("fingerprint") != self._data.fingerprint:
             raise TrainingError(
                 f"{self._folder} holds a run of another manifest or recipe; give another --out "
@@ -213,14 +208,16 @@ class _Run:
             "best_auc": repr(self._best_auc),
             "best_step": str(self._best_step),
         }
-        _write(self._folder / SNAPSHOT, tensors, notes)
+        write_tensors(self._folder / SNAPSHOT, tensors, notes)
 
     def finish(self) -> Trained:
         """Write the chosen head with its description."""
         head = self._learner.head
         head.load_state_dict(self._best)
         auc = None if self._best_auc < 0 else self._best_auc
-        _write(self._folder / HEAD_WEIGHTS, self._best, {"fingerprint": self._data.fingerprint})
+        write_tensors(
+            self._folder / HEAD_WEIGHTS, self._best, {"fingerprint": self._data.fingerprint}
+        )
         content = {
             "name": self._recipe.name,
             "head": asdict(head.spec),
@@ -231,6 +228,10 @@ class _Run:
             "fingerprint": self._data.fingerprint,
             "code_version": version("gvvad"),
             "chosen": {"step": self._best_step, "auc": auc},
+            "threshold": self._threshold(),
+            "clips": sorted(
+                {bag.row.video_sha256 for bag in self._data.bags if bag.row.video_sha256}
+            ),
             "videos": {
                 "train": len(self._data.train),
                 "held_out": len(self._data.held_out),
@@ -241,6 +242,19 @@ class _Run:
         scratch.write_text(json.dumps(content, indent=1) + "\n")
         scratch.replace(self._folder / HEAD_FILE)
         return Trained(head.eval(), auc, self._best_step)
+
+    def _threshold(self) -> dict[str, object] | None:
+        """The score that a share of normal validation windows reach; None without any."""
+        if self._recipe.released or not self._data.judge:
+            return None
+        head, share = self._learner.head.eval(), self._recipe.false_positive_rate
+        normal = [bag for bag in self._data.judge if bag.row.label == "normal"]
+        scores = torch.cat([window_scores(head, bag) for bag in normal])
+        return {
+            "value": float(scores.double().quantile(1 - share)),
+            "chosen": f"reached by {100 * share:g} % of {len(scores)} windows of {len(normal)} "
+            "normal validation videos, which also chose the checkpoint",
+        }
 
 
 def judged_auc(head: Head, bags: list[Bag], recipe: MilRecipe) -> float | None:
@@ -288,56 +302,3 @@ def window_scores(head: Head, bag: Bag) -> Tensor:
             logits, state = head.run(crops[:, chosen], state, read)
             parts.append(torch.sigmoid(logits).mean(0))
         return torch.cat(parts)
-
-
-def load_head(folder: Path, bank: Bank | None = None) -> Head:
-    """Read what a run left.
-
-    Args:
-        folder: of the run.
-        bank: whose sentences shall explain the scores; it must be the run's.
-
-    Raises:
-        TrainingError: the folder holds no finished run, weights of another head, or a head
-            on another bank.
-    """
-    path = folder / HEAD_FILE
-    if not path.is_file():
-        raise TrainingError(f"{folder} holds no {HEAD_FILE}; give the folder of a finished run")
-    try:
-        content = json.loads(path.read_bytes())
-        spec = content["head"]
-        size = None if spec["bank"] is None else BankSize(**spec["bank"])
-        head = Head(HeadSpec(**spec | {"hidden": tuple(spec["hidden"]), "bank": size}))
-        trained_on = content["bank"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{path} cannot be read ({error}); train again") from None
-    if bank is not None and bank.sha256 != trained_on:
-        raise TrainingError(
-            f"{folder} was trained on bank {str(trained_on)[:12]}, not {bank.sha256[:12]}; "
-            "give its own"
-        )
-    tensors, notes = _read(folder / HEAD_WEIGHTS)
-    if notes.get("fingerprint") != content.get("fingerprint"):
-        raise TrainingError(f"{folder / HEAD_WEIGHTS} is of another run than {HEAD_FILE} beside it")
-    try:
-        head.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise TrainingError(f"{folder / HEAD_WEIGHTS} is of another head ({reason})") from None
-    return head.eval()
-
-
-def _write(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
-    scratch = path.with_name(f".{path.name}")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch, notes)
-    scratch.replace(path)
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, "pt") as file:
-            notes = file.metadata() or {}
-        return load_file(path), notes
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path} cannot be read ({error}); remove it and train again") from None

@@ -6,7 +6,8 @@ import argparse
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from training.mil import HEAD_WEIGHTS, Places, Progress, train_head
+from training.head_run import HEAD_WEIGHTS
+from training.mil import Places, Progress, train_head
 from training.mil_data import Texts
 from training.mil_recipe import load_mil_recipe
 

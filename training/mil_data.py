@@ -47,6 +47,11 @@ class MilData:
     fingerprint: str
 
     @property
+    def bags(self) -> list[Bag]:
+        """Of every role."""
+        return [*self.train, *self.held_out, *self.judge]
+
+    @property
     def dims(self) -> tuple[int, int | None]:
         """D and E."""
         first = self.train[0]
@@ -210,7 +215,8 @@ def drawer(bags: list[Bag], recipe: MilRecipe, folder: Path, role: str) -> Drawe
 
 
 def whole(bag: Bag) -> tuple[Tensor, Tensor | None]:
-    """All windows of a video, (1, N, n, D) and (1, n, E)."""
-    features: Floats = np.array(bag.features.swapaxes(0, 1), order="C")
+    """All windows of a video as they are judged, (1, N, n, D) and (1, n, E)."""
+    views = bag.features[:, :1] if bag.row.whole_first else bag.features
+    features: Floats = np.array(views.swapaxes(0, 1), order="C")
     text = None if bag.captions is None else torch.from_numpy(np.array(bag.captions))[None]
     return torch.from_numpy(features)[None], text

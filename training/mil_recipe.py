@@ -81,6 +81,8 @@ class MilRecipe(Part):
         validation_share: of the groups' real videos, by label, that choose the checkpoint.
         held_out_share: of what is left, that a meta lambda asks.
         validate_every: steps between two validations.
+        false_positive_rate: share of the windows of normal validation videos that reach the
+            threshold, which goes into a bundle.
         released: the released code's objective, mistakes included, and its choice of the
             checkpoint on the test set.
         objective: terms and their weights.
@@ -105,6 +107,7 @@ class MilRecipe(Part):
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     held_out_share: Share = 0.1
     validate_every: Count = 50
+    false_positive_rate: Annotated[float, Field(gt=0, lt=1)] = 0.1
     released: bool = False
     objective: Annotated[dict[str, Any], _known(ObjectiveSpec)] = Field(default_factory=dict)
     scaling: ScalingPart = ScalingPart()

@@ -18,7 +18,7 @@ from torch.nn import functional
 from server.contract import WindowSpec
 from training.clips import Clip, TrainingError
 from training.encoder import motion, tail
-from training.extract import Extraction, StoredClip
+from training.render import Extraction, StoredClip
 
 Rows = npt.NDArray[np.int64]
 

@@ -13,10 +13,10 @@ import torch
 from server.contract import WINDOW_FRAMES
 from training.checkpoint import WEIGHTS, Checkpoint, Detector, Provenance
 from training.clips import TrainingError
-from training.extract import Extraction, StoredClip, read_extraction
 from training.jobs import run_fits
 from training.pool import Pool, build_pool
 from training.recipe import Recipe
+from training.render import Extraction, StoredClip, read_extraction
 from training.report import Report, report
 from training.run import FINAL, Run, fingerprint, missing_fits, out_of_fold
 
@@ -47,7 +47,7 @@ class Places:
     """Where a run reads and writes.
 
     Attributes:
-        windows: what `extract` wrote.
+        windows: what `render` wrote.
         folder: for scores, figures and the checkpoint; made if need be.
     """
 

@@ -39,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("pipeline")
     data = make_footage(folder / "data")
     made = Made(folder)
-    assert train(["extract", str(data), "--out", str(made.windows)]) == 0
+    assert train(["render", str(data), "--out", str(made.windows)]) == 0
     assert made.train(made.run, 1) == 0
     assert export(["bundle", "--checkpoint", str(made.run), "--out", str(made.bundle)]) == 0
     return made

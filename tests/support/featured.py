@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from training.bank import Bank
 from training.manifest import Row, write_manifest
+from training.semantic import BankVectors
+from training.sentences import SURVEILLANCE, load_wording
 
 WIDTH = 8
 
@@ -58,3 +62,13 @@ def make_features(
         rows.append(Row.model_validate(content))
     write_manifest(folder / "manifest.jsonl", rows)
     return folder / "manifest.jsonl"
+
+
+def a_bank(path: Path, width: int = WIDTH) -> Path:
+    """Write a bank of our sentences whose vectors are chance; its path."""
+    wording = load_wording(SURVEILLANCE)
+    random = torch.Generator().manual_seed(0)
+    counts = (len(wording.sentences), 30, 30)
+    vectors = BankVectors(*(torch.randn(n, width, generator=random) for n in counts))
+    Bank(wording, vectors, "tiny", "none").save(path)
+    return path

@@ -18,21 +18,21 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return captured.err
 
 
-def test_extract_of_a_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["extract", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
+def test_render_of_a_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["render", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
     assert "nowhere is not a folder" in refused(arguments, capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_extract_of_truth_without_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_of_truth_without_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "ground_truth.json").write_text("{}")
-    arguments = ["extract", str(tmp_path), "--out", str(tmp_path / "out")]
+    arguments = ["render", str(tmp_path), "--out", str(tmp_path / "out")]
     assert "names no clip" in refused(arguments, capsys)
 
 
 def test_train_without_extraction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--windows", str(tmp_path), "--out", str(tmp_path / "run")]
-    assert "run gvvad-train extract" in refused(arguments, capsys)
+    assert "run gvvad-train render" in refused(arguments, capsys)
 
 
 def test_train_with_an_unknown_recipe_key(
@@ -66,7 +66,7 @@ def test_train_on_clips_that_cannot_be_split(
         json.dumps({name: entry for name, entry in entries.items() if name.startswith(kinds)})
     )
     windows, out = str(tmp_path / "windows"), str(tmp_path / "run")
-    assert main(["extract", str(data), "--out", windows]) == 0
+    assert main(["render", str(data), "--out", windows]) == 0
     capsys.readouterr()
     recipe = str(write_recipe(tmp_path / "recipe.yaml"))
     arguments = ["train", "--windows", windows, "--out", out, "--recipe", recipe, "--workers", "1"]
@@ -78,5 +78,5 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    assert "extract" in text
+    assert "render" in text
     assert "train" in text

@@ -14,25 +14,16 @@ import pytest
 import torch
 import yaml
 
-from tests.support.featured import WIDTH, make_features
-from training.bank import Bank, controlled, load_bank
+from tests.support.featured import WIDTH, a_bank, make_features
+from training.bank import controlled, load_bank
 from training.cli import main
 from training.clips import TrainingError
+from training.head_run import HEAD_FILE, HEAD_WEIGHTS, load_head, load_run
 from training.logs import CURVES, read_curves
 from training.manifest import Row, load_manifest, write_manifest
-from training.mil import (
-    HEAD_FILE,
-    HEAD_WEIGHTS,
-    SNAPSHOT,
-    Places,
-    Progress,
-    load_head,
-    train_head,
-)
-from training.mil_data import Texts
+from training.mil import SNAPSHOT, Places, Progress, train_head, window_scores
+from training.mil_data import Texts, load_data
 from training.mil_recipe import BUILT_IN, MilRecipe, load_mil_recipe
-from training.semantic import BankVectors
-from training.sentences import SURVEILLANCE, load_wording
 
 SMALL: dict[str, object] = {
     "name": "small",
@@ -162,15 +153,6 @@ def test_every_built_in_recipe_trains(name: str, tmp_path: Path) -> None:
     assert found.step >= 1
 
 
-def a_bank(path: Path, width: int = WIDTH) -> Path:
-    wording = load_wording(SURVEILLANCE)
-    random = torch.Generator().manual_seed(0)
-    counts = (len(wording.sentences), 30, 30)
-    vectors = BankVectors(*(torch.randn(n, width, generator=random) for n in counts))
-    Bank(wording, vectors, "tiny", "none").save(path)
-    return path
-
-
 def test_a_head_is_of_its_bank(manifest: Path, tmp_path: Path) -> None:
     recipe = recipe_of(text="clip_bank", steps=5)
     assert "give --bank FILE" in refused(Places(manifest, tmp_path / "r"), recipe)
@@ -189,6 +171,26 @@ def test_a_head_is_of_its_bank(manifest: Path, tmp_path: Path) -> None:
     another.save(path)
     again = refused(Places(manifest, tmp_path / "r", Texts(bank=path)), recipe)
     assert "another manifest or recipe" in again
+
+
+def test_the_threshold_is_what_a_tenth_of_normal_validation_windows_reach(
+    manifest: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of(false_positive_rate=0.25)
+    head = train_head(Places(manifest, tmp_path), recipe).head
+    run = load_run(tmp_path)
+    assert run.threshold is not None
+    data = load_data(load_manifest(manifest), recipe, Texts())
+    normal = [bag for bag in data.judge if bag.row.label == "normal"]
+    scores = torch.cat([window_scores(head, bag) for bag in normal])
+    share = float((scores >= run.threshold).double().mean())
+    assert share == pytest.approx(0.25, abs=1 / len(scores))
+    assert f"25 % of {len(scores)} windows of {len(normal)} normal" in run.threshold_rule
+
+
+def test_without_validation_there_is_no_threshold(manifest: Path, tmp_path: Path) -> None:
+    train_head(Places(manifest, tmp_path), recipe_of(validation_share=0.0, steps=2))
+    assert load_run(tmp_path).threshold is None
 
 
 def test_the_released_choice_is_made_on_test_videos(manifest: Path, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from server.contract import WindowSpec
 from server.preprocess import PreprocessSpec
 from tests.support.footage import make_footage
 from training.clips import Clip, TrainingError, find_clips
-from training.extract import extract
 from training.fit_encoder import WindowDraw
 from training.fitting import ClipDraw, Shares
 from training.pool import Pool, augment, build_pool
+from training.render import render
 from training.streams import Splicer
 
 SMALL = PreprocessSpec(24, 32, "squash", "area", "bt601", "declared")
@@ -26,7 +26,7 @@ EVEN = Shares(same_source=0.0, other_normals=0.0)
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     folder = tmp_path_factory.mktemp("pool")
     data = make_footage(folder / "data", 3)
-    extraction = extract(find_clips(data), data, folder / "out", SMALL)
+    extraction = render(find_clips(data), data, folder / "out", SMALL)
     return build_pool(extraction, WindowSpec(16, 10.0), lambda clips: clips)
 
 

@@ -14,14 +14,14 @@ from server.preprocess import PreprocessSpec
 from tests.support.clips import write_clip
 from tests.support.footage import frames, make_footage
 from training.clips import TrainingError, find_clips
-from training.extract import Extraction, extract, read_extraction, read_frames
+from training.render import Extraction, read_extraction, read_frames, render
 
 SMALL = PreprocessSpec(24, 32, "squash", "area", "bt601", "declared")
 SPEC = WindowSpec(16, 10.0)
 
 
 def extracted(data: Path, folder: Path, preprocess: PreprocessSpec = SMALL) -> Extraction:
-    return extract(find_clips(data), data, folder, preprocess)
+    return render(find_clips(data), data, folder, preprocess)
 
 
 @pytest.mark.parametrize("fps", [10, 25])
@@ -95,10 +95,10 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_extraction_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="run gvvad-train extract"):
+    with pytest.raises(TrainingError, match="run gvvad-train render"):
         read_extraction(tmp_path)
     (tmp_path / "windows.json").write_text("{}")
-    with pytest.raises(TrainingError, match="extract again"):
+    with pytest.raises(TrainingError, match="render again"):
         read_extraction(tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_real_clips_are_extracted(tmp_path: Path) -> None:
     if not data.is_dir():
         pytest.skip(f"no clips in {data}")
     chosen = [clip for clip in find_clips(data) if clip.source == "yt27"]
-    found = extract(chosen, data, tmp_path, SMALL)
+    found = render(chosen, data, tmp_path, SMALL)
     assert {stored.clip.anomalous for stored in found.usable} == {True, False}
     for stored in found.usable:
         assert len(found.frames(stored).images) == stored.clip.truth.frames

@@ -1,4 +1,4 @@
-"""Extract: clips to rendered frames at rest, resumable clip by clip.
+"""Render: clips to rendered frames at rest, resumable clip by clip.
 
 A clip at rest is all its frames at model size with their times. Windows are
 cut from it by the server's own assembler, at the clip's beginning as in
@@ -128,7 +128,7 @@ class Extraction:
 
 
 def read_extraction(folder: Path) -> Extraction:
-    """Read what `extract` wrote.
+    """Read what `render` wrote.
 
     Raises:
         TrainingError: the folder is not an extraction.
@@ -145,13 +145,13 @@ def read_extraction(folder: Path) -> Extraction:
         return Extraction(folder, PreprocessSpec(**content["preprocess"]), clips, mates)
     except FileNotFoundError:
         raise TrainingError(
-            f"{folder} has no {INDEX}; run gvvad-train extract DATA --out {folder} first"
+            f"{folder} has no {INDEX}; run gvvad-train render DATA --out {folder} first"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{folder / INDEX} cannot be read ({error}); extract again") from None
+        raise TrainingError(f"{folder / INDEX} cannot be read ({error}); render again") from None
 
 
-def extract(
+def render(
     clips: Iterable[Clip], data: Path, folder: Path, preprocess: PreprocessSpec
 ) -> Extraction:
     """Render every clip that is not there yet; a clip that cannot be read is skipped.

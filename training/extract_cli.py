@@ -1,0 +1,87 @@
+"""gvvad-train extract: videos to features and a manifest of them, with a bar."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from training.clips import TrainingError
+from training.encoders import EncoderChoice
+from training.features import Work, extract
+from training.manifest import clip_rows, load_manifest
+
+
+def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "extract",
+        help="videos to features, and a manifest of them to train and evaluate on",
+        description="Encode every video in windows, as the server would cut them. Features that "
+        "are there already are kept; a video that cannot be read is skipped and its reason "
+        "printed and kept in skipped.json.",
+    )
+    parser.add_argument(
+        "videos",
+        metavar="VIDEOS",
+        type=Path,
+        help="folder whose ground_truth.json, or those one folder down, name clips; or a manifest",
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder for features and manifest")
+    encoder = parser.add_mutually_exclusive_group(required=True)
+    encoder.add_argument("--encoder", type=Path, metavar="BUNDLE", help="a bundle's encoder")
+    encoder.add_argument("--model", help="visual tower of open_clip: name, or a model's JSON file")
+    parser.add_argument("--pretrained", help="with --model: open_clip's tag, or a weights file")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=1,
+        help="with --model: frames of a window that it sees, 1 to 16 (default 1, the middle one)",
+    )
+    parser.add_argument(
+        "--crops",
+        action="store_true",
+        help="also ten crops of every window, to train on; figures use the whole picture",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        help="processes; the outcome is the same for any number (default %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
+
+
+def run_extract(options: argparse.Namespace) -> None:
+    """Extract.
+
+    Raises:
+        TrainingError, BundleError: videos or encoder cannot be used.
+    """
+    if not 1 <= options.workers <= 64:
+        raise TrainingError(f"--workers ({options.workers}) must be 1 to 64")
+    if not 1 <= options.frames <= 16:
+        raise TrainingError(f"--frames ({options.frames}) must be 1 to 16")
+    source: Path = options.videos
+    rows = clip_rows(source) if source.is_dir() else load_manifest(source).rows
+    base = source if source.is_dir() else source.parent
+    choice = EncoderChoice(options.encoder, options.model, options.pretrained, options.frames)
+    work = Work(options.out, choice, options.crops)
+    with tqdm(total=len(rows), desc="extract", unit="video", disable=None) as bar:
+        outcome = extract(rows, base, work, options.workers, lambda name: _advance(bar, name))
+    if options.json:
+        content = {"manifest": str(outcome.manifest), "rows": outcome.rows}
+        print(json.dumps(content | {"skipped": outcome.skipped}))
+        return
+    for name, reason in outcome.skipped.items():
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    print(f"{outcome.rows} of {len(rows)} videos in {outcome.manifest}")
+
+
+def _advance(bar: tqdm[None], name: str) -> None:
+    bar.update()
+    bar.set_postfix_str(name[-30:], refresh=False)
