@@ -19,6 +19,7 @@ from server.bundle import (
     write_bundle,
 )
 from training.checkpoint import Checkpoint
+from training.head import Head
 
 ENCODER_NAME = "motion-members"
 HEAD_NAME = "lap-causal"
@@ -48,11 +49,20 @@ def export_bundle(checkpoint: Checkpoint, directory: Path) -> Bundle:
         return write_bundle(directory, _manifest(checkpoint, graphs), graphs)
 
 
-def _manifest(checkpoint: Checkpoint, graphs: dict[str, Path]) -> Manifest:
-    encoder, head = checkpoint.detector.encoder, checkpoint.detector.head
-    provenance = checkpoint.provenance
+def head_part(head: Head, graph: Path) -> HeadPart:
+    """What a manifest says of an exported head."""
     half_life = head.spec.half_life_windows
     assert half_life is not None, "only a causal head is served"
+    return HeadPart(
+        name=HEAD_NAME,
+        half_life_windows=half_life,
+        states=head.spec.states,
+        graph=graph_file(graph),
+    )
+
+
+def _manifest(checkpoint: Checkpoint, graphs: dict[str, Path]) -> Manifest:
+    encoder, provenance = checkpoint.detector.encoder, checkpoint.provenance
     return Manifest(
         schema=SCHEMA,  # type: ignore[call-arg]
         name=provenance.name,
@@ -62,14 +72,9 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, Path]) -> Manifest:
             name=ENCODER_NAME,
             feature_dim=encoder.spec.feature_dim,
             feature_scale=encoder.feature_scale,
-            graph=_graph(graphs[ENCODER_FILE]),
+            graph=graph_file(graphs[ENCODER_FILE]),
         ),
-        head=HeadPart(
-            name=HEAD_NAME,
-            half_life_windows=half_life,
-            states=head.spec.states,
-            graph=_graph(graphs[HEAD_FILE]),
-        ),
+        head=head_part(checkpoint.detector.head, graphs[HEAD_FILE]),
         threshold=Threshold(value=provenance.threshold, chosen=provenance.threshold_rule),
         training=Training(
             manifest_sha256=provenance.manifest_sha256,
@@ -81,5 +86,6 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, Path]) -> Manifest:
     )
 
 
-def _graph(path: Path) -> GraphFile:
+def graph_file(path: Path) -> GraphFile:
+    """What a manifest says of an exported graph."""
     return GraphFile(file=path.name, sha256=file_sha256(path), precision="fp32")

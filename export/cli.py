@@ -10,13 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from server.bundle import BundleError
+from training.bank import load_bank
 from training.checkpoint import load_checkpoint
 from training.clips import TrainingError
+from training.head_run import load_run
 
 _EPILOG = """\
 example:
   gvvad-export bundle --checkpoint runs/embedded --out runs/embedded/bundle
   gvvad-export verify runs/embedded/bundle --checkpoint runs/embedded
+  gvvad-export bundle --encoder server/default_bundle --head runs/mine --out runs/mine/bundle
 """
 
 
@@ -44,30 +47,59 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser(
         "bundle",
         help="write encoder.onnx, head.onnx and bundle.json",
-        description="Export a finished training run. The bundle is written whole or not at all; "
-        "an older bundle at that place is replaced, anything else is left alone.",
+        description="Export a finished training run: one that fitted encoder and head, or the "
+        "head of a run on features beside the encoder that made them. The bundle is written whole "
+        "or not at all; an older bundle at that place is replaced, anything else is left alone.",
     )
-    one.add_argument("--checkpoint", required=True, type=Path, help="folder of gvvad-train train")
+    run = one.add_mutually_exclusive_group(required=True)
+    run.add_argument("--checkpoint", type=Path, help="folder of gvvad-train train --windows")
+    run.add_argument("--head", type=Path, help="folder of gvvad-train train --manifest")
+    one.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="BUNDLE",
+        help="with --head: whose encoder made the features",
+    )
+    one.add_argument("--bank", type=Path, help="with --head: the bank that it was trained on")
+    one.add_argument(
+        "--threshold", type=float, help="with --head: default open threshold, instead of the run's"
+    )
     one.add_argument("--out", required=True, type=Path, metavar="DIR", help="the bundle")
     two = commands.add_parser(
         "verify",
         help="check hashes, shapes and numbers of a bundle",
         description="Check a bundle's hashes and shapes and that its scores do not depend on "
         "the batch; with --checkpoint also that features and a thousand steps of scores equal "
-        "torch's within 1e-4.",
+        "torch's within 1e-4; with --head the same of the scores alone.",
     )
     two.add_argument("directory", metavar="DIR", type=Path, help="the bundle")
-    two.add_argument("--checkpoint", type=Path, help="what it was exported from")
+    made_of = two.add_mutually_exclusive_group()
+    made_of.add_argument("--checkpoint", type=Path, help="what it was exported from")
+    made_of.add_argument("--head", type=Path, help="the run on features that it was exported from")
     two.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
 def _bundle(options: argparse.Namespace) -> None:
     from export.bundle import export_bundle
+    from export.head_bundle import HeadParts, export_head_bundle
 
-    checkpoint = load_checkpoint(options.checkpoint)
-    print("exporting two graphs, about half a minute ...", file=sys.stderr)
-    bundle = export_bundle(checkpoint, options.out)
+    if options.head is None:
+        for name in ("encoder", "bank", "threshold"):
+            if getattr(options, name) is not None:
+                raise TrainingError(f"--{name} goes with --head alone")
+        checkpoint = load_checkpoint(options.checkpoint)
+        print("exporting two graphs, about half a minute ...", file=sys.stderr)
+        bundle = export_bundle(checkpoint, options.out)
+    else:
+        if options.encoder is None:
+            raise TrainingError("--head needs --encoder BUNDLE, whose encoder made the features")
+        if options.threshold is not None and not 0 < options.threshold <= 1:
+            raise TrainingError(f"--threshold ({options.threshold}) must be over 0 and at most 1")
+        bank = None if options.bank is None else load_bank(options.bank)
+        print("exporting the head, about a quarter of a minute ...", file=sys.stderr)
+        parts = HeadParts(options.head, options.encoder, bank, options.threshold)
+        bundle = export_head_bundle(parts, options.out)
     print(f"bundle {bundle.bundle_id} in {options.out}")
 
 
@@ -75,11 +107,12 @@ def _verify(options: argparse.Namespace) -> None:
     from export.verify import verify
 
     checkpoint = load_checkpoint(options.checkpoint) if options.checkpoint else None
-    found = verify(options.directory, checkpoint)
+    run = load_run(options.head) if options.head else None
+    found = verify(options.directory, checkpoint, None if run is None else run.head)
     if options.json:
         print(json.dumps(asdict(found)))
         return
     for name, value in asdict(found).items():
-        shown = "not compared, no --checkpoint" if value is None else value
+        shown = "not compared" if value is None else value
         print(f"{name:16} {shown:.3g}" if isinstance(value, float) else f"{name:16} {shown}")
     print("verified")

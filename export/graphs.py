@@ -13,7 +13,16 @@ import onnx
 import torch
 from torch import nn
 
-from server.contract import FEATURE, IMAGES, NEXT_STATE_PREFIX, SCORE, STATE_PREFIX, WindowSpec
+from server.contract import (
+    EXPLANATION_INDEX,
+    EXPLANATION_WEIGHT,
+    FEATURE,
+    IMAGES,
+    NEXT_STATE_PREFIX,
+    SCORE,
+    STATE_PREFIX,
+    WindowSpec,
+)
 from server.preprocess import PreprocessSpec
 from training.encoder import Encoder
 from training.head import Head, HeadStep
@@ -32,13 +41,15 @@ def export_encoder(
 
 
 def export_head(head: Head, path: Path) -> None:
-    """Write feature and state_* -> score and next_state_*."""
+    """Write feature and state_* -> score and next_state_*, with a bank also explanation_*."""
     spec = head.spec
     inputs = [torch.zeros(_TRACED_BATCH, spec.feature_dim)]
     inputs += [torch.zeros(_TRACED_BATCH, *shape) for shape in spec.states.values()]
     before = [STATE_PREFIX + name for name in spec.states]
     after = [NEXT_STATE_PREFIX + name for name in spec.states]
-    _export(HeadStep(head), tuple(inputs), path, ([FEATURE, *before], [SCORE, *after]))
+    told = [] if head.semantic is None else [EXPLANATION_INDEX, EXPLANATION_WEIGHT]
+    names = ([FEATURE, *before], [SCORE, *after, *told])
+    _export(HeadStep(head), tuple(inputs), path, names)
 
 
 def _export(

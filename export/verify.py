@@ -10,8 +10,9 @@ import torch
 
 from server.bundle import Bundle, BundleError, load_bundle
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
-from training.checkpoint import Checkpoint, Detector
-from training.head import HeadState, HeadStep
+from training.checkpoint import Checkpoint
+from training.encoder import Encoder
+from training.head import Head, HeadState, HeadStep
 
 TOLERANCE = 1e-4
 STEPS = 1000
@@ -43,13 +44,16 @@ class Verification:
     score_error: float | None
 
 
-def verify(directory: Path, checkpoint: Checkpoint | None) -> Verification:
+def verify(
+    directory: Path, checkpoint: Checkpoint | None, head: Head | None = None
+) -> Verification:
     """Verify a bundle.
 
     Args:
         directory: the bundle.
         checkpoint: what it was exported from; without it only what the bundle
             says of itself is checked.
+        head: the one that it was exported from, where its encoder is another bundle's.
 
     Raises:
         BundleError: a file, a shape or a number is not as it should be.
@@ -73,7 +77,11 @@ def verify(directory: Path, checkpoint: Checkpoint | None) -> Verification:
     if not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1:
         raise BundleError(f"{directory}: scores leave [0, 1]; export the bundle again")
     if checkpoint is not None:
-        found = _with_parity(found, checkpoint.detector, (windows, features), (streams, scores))
+        head = checkpoint.detector.head
+        error = _feature_error(checkpoint.detector.encoder, windows, features)
+        found = replace(found, feature_error=error)
+    if head is not None:
+        found = replace(found, score_error=_score_error(head, streams, scores))
     _check(directory, found)
     return found
 
@@ -113,32 +121,35 @@ def _onnx_scores(engine: OnnxDetector, streams: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _with_parity(
-    found: Verification,
-    detector: Detector,
-    encoded: tuple[np.ndarray, np.ndarray],
-    scored: tuple[np.ndarray, np.ndarray],
-) -> Verification:
-    """Compare with torch: (windows, features) and (streams, scores) of the graphs."""
-    with torch.inference_mode():
-        features = detector.encoder(torch.from_numpy(encoded[0])).numpy()
-        step, spec = HeadStep(detector.head), detector.head.spec
-        zero = HeadState.zero(spec, scored[0].shape[1], torch.empty(0))
-        state = list(zero.tensors())
-        scores = np.empty_like(scored[1])
-        for number, feature in enumerate(scored[0]):
-            score, *state = step(torch.from_numpy(feature), *state)
-            scores[number] = score.numpy()
-    if features.shape != encoded[1].shape:
+@torch.inference_mode()
+def _feature_error(encoder: Encoder, windows: np.ndarray, features: np.ndarray) -> float:
+    expected = encoder(torch.from_numpy(windows)).numpy()
+    _check_width(expected.shape[1], features.shape[1])
+    return float(np.abs(expected - features).max())
+
+
+@torch.inference_mode()
+def _score_error(head: Head, streams: np.ndarray, scores: np.ndarray) -> float:
+    """Of (steps, streams) scores, from zero states."""
+    _check_width(head.spec.feature_dim, streams.shape[2])
+    step = HeadStep(head)
+    state: tuple[torch.Tensor, ...] = HeadState.zero(
+        head.spec, streams.shape[1], torch.empty(0)
+    ).tensors()
+    worst = 0.0
+    for feature, found in zip(streams, scores, strict=True):
+        expected, *others = step(torch.from_numpy(feature), *state)
+        state = tuple(others[: len(state)])
+        worst = max(worst, float(np.abs(expected.numpy() - found).max()))
+    return worst
+
+
+def _check_width(expected: int, found: int) -> None:
+    if expected != found:
         raise BundleError(
-            f"the bundle's features are {encoded[1].shape[1]} wide, the checkpoint's "
-            f"{features.shape[1]}; export this checkpoint again"
+            f"the bundle's features are {found} wide, the checkpoint's {expected}; "
+            "export this checkpoint again"
         )
-    return replace(
-        found,
-        feature_error=float(np.abs(features - encoded[1]).max()),
-        score_error=float(np.abs(scores - scored[1]).max()),
-    )
 
 
 def _check(directory: Path, found: Verification) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from gvvad.v1 import score_pb2_grpc
 
@@ -43,7 +44,7 @@ from tests.support.pushing import (
     units_to_push,
 )
 from tests.support.serving import ServerProcess
-from tests.support.tiny_bundle import make_tiny_bundle, trail_scores
+from tests.support.tiny_bundle import COLOURS, make_tiny_bundle, trail_scores
 from tests.support.watching import WAIT_SECONDS, Scores, add, interrupted, is_in, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +174,23 @@ def test_the_sequence_of_a_named_stream_survives_a_restart(bundle: Path, tmp_pat
             client.push(endless(list(grey_frames([50] * 16)), 0.01), raw(), temporary_id="guest")
             code, seconds = server.terminate()
             assert (code, seconds < BACK_SECONDS) == (0, True)
+
+
+def test_scores_and_alerts_are_told_in_the_bundle_s_sentences(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(
+        tmp_path / "bundle", window=WindowSpec(4, 25.0), threshold=0.3, sentences=COLOURS
+    )
+    red = np.full((48, 64, 3), (230, 20, 60), np.uint8)
+    frames = [at(n, ENCODERS[Codec.RGB24](red)) for n in range(160)]
+    with ServerProcess(bundle=bundle.directory) as server, server.client() as client:
+        add(client, "door", PUSHED)
+        with client.watch_alerts("door") as alerts:
+            answers = answers_of(client.push(iter(frames), raw(), "door"))
+            _, alert = next(alerts)
+    told = [answer.score.explanation for answer in answers if answer.score is not None]
+    assert {tuple(near.text for near in one) for one in told} == {("red", "blue")}
+    assert told[0][0].weight == pytest.approx(230 / 255, abs=0.01)
+    assert [near.text for near in alert.explanation] == ["red", "blue"]
 
 
 def test_one_call_at_a_time_and_push_streams_alone(client: Client, door: str) -> None:
