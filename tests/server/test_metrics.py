@@ -35,6 +35,7 @@ def test_auc_is_unchanged_by_a_monotone_map_and_mirrored_by_negation(
 ) -> None:
     labels, scores = arrays(pairs)
     auc = roc_auc(labels, scores)
+    assert auc is not None
     assert roc_auc(labels, np.exp(3 * scores) - 7) == auc
     assert roc_auc(labels, -scores) == pytest.approx(1 - auc)
 
