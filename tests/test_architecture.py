@@ -23,6 +23,9 @@ CORE = {
         "engine",
         "truth",
         "metrics",
+        "curves",
+        "operating",
+        "bank",
         "alerts",
         "replay",
     )
