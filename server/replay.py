@@ -34,6 +34,7 @@ class ClipReplay:
     Attributes:
         path: the clip.
         first_frames: first source frame of each window.
+        end_frames: one past the last source frame of each.
         scores: one a window, in [0, 1].
         alerts: closed alerts; their times are seconds in the clip, their
             sequences windows of the clip.
@@ -42,6 +43,7 @@ class ClipReplay:
 
     path: Path
     first_frames: tuple[int, ...]
+    end_frames: tuple[int, ...]
     scores: tuple[float, ...]
     alerts: tuple[Alert, ...]
     error: SourceError | None
@@ -116,7 +118,7 @@ def _replay_clip(
 ) -> ClipReplay:
     memory = StreamMemory()
     machine = AlertMachine(decoding.path.name, bundle.bundle_id, policy)
-    first_frames: list[int] = []
+    spans: list[tuple[int, int]] = []
     scores: list[float] = []
     changes: list[Alert] = []
     windows = decoding.windows()
@@ -127,11 +129,14 @@ def _replay_clip(
                 memory.reset()
             verdict = score_features(detector, feature[None], [memory])[0]
             changes += machine.push(_span(len(scores), window, verdict))
-            first_frames.append(window.first_frame)
+            spans.append((window.first_frame, window.end_frame))
             scores.append(verdict.score)
     changes += machine.finish()
     closed = tuple(alert for alert in changes if alert.is_closed)
-    return ClipReplay(decoding.path, tuple(first_frames), tuple(scores), closed, decoding.error)
+    first_frames, end_frames = tuple(zip(*spans, strict=True)) or ((), ())
+    return ClipReplay(
+        decoding.path, first_frames, end_frames, tuple(scores), closed, decoding.error
+    )
 
 
 def _span(sequence: int, window: Window, verdict: Verdict) -> ScoredSpan:

@@ -16,6 +16,7 @@ from server.engine.onnxruntime import EngineError
 from server.preprocess import PreprocessSpec
 from training.bank_cli import add_bank, run_bank
 from training.clips import TrainingError, find_clips
+from training.evaluate_cli import add_evaluate, run_evaluate
 from training.extract_cli import add_extract, run_extract
 from training.mil_cli import DEFAULT_HEAD, run_head
 from training.mil_recipe import BUILT_IN
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         help="processes that fit at the same time, half a gigabyte each; the outcome is the "
         "same for any number (default %(default)s)",
     )
+    add_evaluate(commands)
     add_bank(commands)
     add_selftest(commands)
     return parser
@@ -154,6 +156,7 @@ _COMMANDS = {
     "render": _render,
     "extract": run_extract,
     "train": _train,
+    "evaluate": run_evaluate,
     "bank": run_bank,
     "selftest": run_selftest,
 }

@@ -1,0 +1,188 @@
+"""Pictures of an evaluation: ROC, delay against false alarms, calibration, scores over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from server.contract import Image
+from server.ingest.video import SourceError, decode_file, open_file
+from server.metrics import roc_auc
+from training.evaluation import Evaluation
+from training.evaluation_report import CALIBRATION, CURVES, DELAY, ROC
+from training.scored import VideoScores
+
+_RED, _BLUE, _INK, _GREY = "#c8372d", "#28527a", "#333333", "#999999"
+_FRAMES_SHOWN = 6
+_THUMBNAIL_WIDTH = 200
+
+Find = Callable[[VideoScores], Path | None]
+"""Where a video's file is, or None where there is none."""
+
+
+def draw(folder: Path, found: Evaluation, videos: Sequence[VideoScores], find: Find) -> list[str]:
+    """Write what can be drawn; the names of the files."""
+    made = []
+    with mpl.rc_context({"font.size": 9, "axes.edgecolor": _GREY, "text.color": _INK}):
+        if found.roc is not None:
+            made.append(_saved(folder / ROC, (4.2, 4), lambda axes: _draw_roc(axes, found)))
+        if len(found.curve) > 1:
+            made.append(_saved(folder / DELAY, (6.4, 4), lambda axes: _draw_delay(axes, found)))
+        if found.calibration is not None:
+            size = (4.2, 4)
+            made.append(_saved(folder / CALIBRATION, size, lambda axes: _draw_bins(axes, found)))
+        _draw_scores(folder / CURVES, found, chosen_videos(videos), find)
+    return [*made, CURVES]
+
+
+def _saved(path: Path, size: tuple[float, float], fill: Callable[[Axes], None]) -> str:
+    figure = _figure(size)
+    axes = figure.add_subplot()
+    fill(axes)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+    return path.name
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw_roc(axes: Axes, found: Evaluation) -> None:
+    assert found.roc is not None
+    auc = found.frames["auc"].value
+    axes.plot([0, 1], [0, 1], color=_GREY, lw=1, ls=":")
+    axes.plot(found.roc.false_positive_rate, found.roc.true_positive_rate, color=_BLUE, lw=2)
+    at = np.searchsorted(-found.roc.thresholds, -found.spec.threshold, side="right") - 1
+    axes.plot(
+        found.roc.false_positive_rate[at],
+        found.roc.true_positive_rate[at],
+        "o",
+        color=_RED,
+        label=f"threshold {found.spec.threshold:.3f}",
+    )
+    axes.set(xlabel="normal frames called anomalous", ylabel="anomalous frames found")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set_title(f"ROC, area {auc:.3f}", loc="left", fontweight="bold")
+    axes.legend(loc="lower right", frameon=False)
+
+
+def _draw_delay(axes: Axes, found: Evaluation) -> None:
+    points = [p for p in found.curve if p.false_alarms.per_hour is not None]
+    rates = np.array([p.false_alarms.per_hour for p in points], np.float64)
+    recall = np.array([np.nan if p.recall is None else p.recall for p in points])
+    delay = np.array(
+        [np.nan if p.mean_delay_seconds is None else p.mean_delay_seconds for p in points]
+    )
+    axes.plot(rates, 100 * recall, ".", ms=4, color=_BLUE)
+    # A rate of none is shown left of the lowest one.
+    axes.set_xscale("symlog", linthresh=max(0.1, float(rates[rates > 0].min(initial=1.0))))
+    axes.set(xlabel="false alarms per camera-hour", ylim=(-2, 102))
+    axes.set_ylabel("events found, %", color=_BLUE)
+    right = axes.twinx()
+    right.plot(rates, delay, ".", ms=4, color=_RED)
+    right.set_ylabel("mean delay, s", color=_RED)
+    right.set_ylim(bottom=0)
+    right.spines["top"].set_visible(False)
+    axes.set_title("What false alarms buy, by threshold", loc="left", fontweight="bold")
+
+
+def _draw_bins(axes: Axes, found: Evaluation) -> None:
+    assert found.calibration is not None
+    bins = found.calibration.bins
+    sizes = np.array([one.frames for one in bins])
+    axes.plot([0, 1], [0, 1], color=_GREY, lw=1, ls=":")
+    axes.scatter(
+        [one.mean_score for one in bins],
+        [one.positive_share for one in bins],
+        s=20 + 200 * sizes / sizes.max(),
+        color=_BLUE,
+        alpha=0.6,
+        lw=0,
+    )
+    axes.set(xlabel="score", ylabel="share of anomalous frames")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    error = found.calibration.expected_error
+    axes.set_title(f"Calibration, error {error:.3f}", loc="left", fontweight="bold")
+
+
+def chosen_videos(videos: Sequence[VideoScores]) -> list[tuple[str, VideoScores]]:
+    """Which are shown, and why: by rule, so that nobody picks the pretty ones."""
+    ranked = sorted(
+        (video for video in videos if video.row.label == "anomalous"), key=_apartness, reverse=True
+    )
+    calm = [video for video in videos if video.row.label == "normal"]
+    found: list[tuple[str, VideoScores]] = []
+    for name, place in (("best", 0), ("middle", len(ranked) // 2), ("worst", len(ranked) - 1)):
+        if ranked and ranked[place] not in [video for _, video in found]:
+            found.append((name, ranked[place]))
+    if calm:
+        found.append(("normal, highest", max(calm, key=lambda video: max(video.scores))))
+    return found
+
+
+def _apartness(video: VideoScores) -> tuple[float, float]:
+    """How well its own anomaly stands out; of videos that are anomalous throughout, its peak."""
+    auc = roc_auc(video.labels(), video.back_filled())
+    return (0.5 if auc is None else auc, max(video.scores))
+
+
+def _draw_scores(
+    path: Path, found: Evaluation, chosen: Sequence[tuple[str, VideoScores]], find: Find
+) -> None:
+    figure = _figure((10, 2.5 * len(chosen)))
+    rows = figure.subfigures(len(chosen), 1, squeeze=False)[:, 0]
+    for row, (name, video) in zip(rows, chosen, strict=True):
+        frames = _thumbnails(find(video), video.frames)
+        grid = row.add_gridspec(2, _FRAMES_SHOWN, height_ratios=[1.4, 1 if frames else 0.01])
+        axes = row.add_subplot(grid[0, :])
+        _draw_video(axes, video, found.spec.threshold)
+        axes.set_title(f"{name}: {video.row.id}", loc="left", fontweight="bold")
+        for column, image in enumerate(frames):
+            shown = row.add_subplot(grid[1, column])
+            shown.imshow(image, interpolation="antialiased")
+            shown.set_axis_off()
+    figure.savefig(path)
+
+
+def _draw_video(axes: Axes, video: VideoScores, threshold: float) -> None:
+    for start, end in video.row.anomalous or ():
+        axes.axvspan(start / video.fps, end / video.fps, color=_RED, alpha=0.15, lw=0)
+    frames = np.arange(video.frames + 1)
+    scores = np.append(video.back_filled(), video.scores[-1])
+    axes.step(frames / video.fps, scores, where="post", color=_BLUE, lw=1.5)
+    axes.axhline(threshold, color=_RED, ls="--", lw=1)
+    axes.set(ylim=(-0.03, 1.03), xlim=(0, video.seconds), xlabel="seconds", ylabel="score")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _thumbnails(path: Path | None, frames: int) -> list[Image]:
+    """Frames spread evenly over the video; none where it cannot be read."""
+    if path is None or not path.is_file():
+        return []
+    wanted = {int((n + 0.5) * frames / _FRAMES_SHOWN) for n in range(_FRAMES_SHOWN)}
+    found: list[Image] = []
+    try:
+        with open_file(path) as container:
+            for number, frame in enumerate(decode_file(container, path.name)):
+                if number in wanted:
+                    found.append(_small(frame.picture))
+                if len(found) == len(wanted):
+                    break
+    except SourceError:
+        return found
+    return found
+
+
+def _small(picture: av.VideoFrame) -> Image:
+    height = max(2, round(picture.height * _THUMBNAIL_WIDTH / picture.width))
+    return picture.reformat(_THUMBNAIL_WIDTH, height, "rgb24").to_ndarray().astype(np.uint8)
