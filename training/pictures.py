@@ -139,11 +139,11 @@ def _apartness(video: VideoScores) -> tuple[float, float]:
 def _draw_scores(
     path: Path, found: Evaluation, chosen: Sequence[tuple[str, VideoScores]], find: Find
 ) -> None:
-    figure = _figure((10, 2.5 * len(chosen)))
+    figure = _figure((10, 2.9 * len(chosen)))
     rows = figure.subfigures(len(chosen), 1, squeeze=False)[:, 0]
     for row, (name, video) in zip(rows, chosen, strict=True):
         frames = _thumbnails(find(video), video.frames)
-        grid = row.add_gridspec(2, _FRAMES_SHOWN, height_ratios=[1.4, 1 if frames else 0.01])
+        grid = row.add_gridspec(2, _FRAMES_SHOWN, height_ratios=[1, 1 if frames else 0.01])
         axes = row.add_subplot(grid[0, :])
         _draw_video(axes, video, found.spec.threshold)
         axes.set_title(f"{name}: {video.row.id}", loc="left", fontweight="bold")

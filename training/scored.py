@@ -43,7 +43,9 @@ class VideoScores:
 
     @property
     def frames(self) -> int:
-        return self.row.frames or self.end_frames[-1]
+        """As the manifest says, else as far as windows and truth reach."""
+        known = [self.end_frames[-1], *(end for _, end in self.row.anomalous or ())]
+        return self.row.frames or max(known)
 
     @property
     def fps(self) -> float:
