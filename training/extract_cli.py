@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from training.clips import TrainingError
+from training.crew import Crew
 from training.encoders import EncoderChoice
 from training.features import Work, extract
 from training.manifest import clip_rows, load_manifest
@@ -51,7 +52,13 @@ def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--workers",
         type=int,
         default=min(2, os.cpu_count() or 1),
-        help="processes; the outcome is the same for any number (default %(default)s)",
+        help="processes; the outcome is the same for any number, 1 to 64 (default %(default)s)",
+    )
+    parser.add_argument(
+        "--ray",
+        action="store_true",
+        help="let Ray Data's workers do it, on this machine or the cluster of RAY_ADDRESS, whose "
+        "machines must see the same files",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
 
@@ -62,17 +69,18 @@ def run_extract(options: argparse.Namespace) -> None:
     Raises:
         TrainingError, BundleError: videos or encoder cannot be used.
     """
-    if not 1 <= options.workers <= 64:
-        raise TrainingError(f"--workers ({options.workers}) must be 1 to 64")
     if not 1 <= options.frames <= 16:
         raise TrainingError(f"--frames ({options.frames}) must be 1 to 16")
     source: Path = options.videos
     rows = clip_rows(source) if source.is_dir() else load_manifest(source).rows
     base = source if source.is_dir() else source.parent
     choice = EncoderChoice(options.encoder, options.model, options.pretrained, options.frames)
-    work = Work(options.out, choice, options.crops)
+    work, crew = (
+        Work(options.out.absolute(), choice, options.crops),
+        Crew(options.workers, options.ray),
+    )
     with tqdm(total=len(rows), desc="extract", unit="video", disable=None) as bar:
-        outcome = extract(rows, base, work, options.workers, lambda name: _advance(bar, name))
+        outcome = extract(rows, base, work, crew, lambda name: _advance(bar, name))
     if options.json:
         content = {"manifest": str(outcome.manifest), "rows": outcome.rows}
         print(json.dumps(content | {"skipped": outcome.skipped}))

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +25,7 @@ from server.ingest.video import SourceError, decode_file, open_file
 from server.preprocess import Preprocessor, PreprocessSpec
 from server.windows import SourceFrame, Window, WindowAssembler
 from training.clips import TrainingError
+from training.crew import Crew
 from training.encoders import EncoderChoice, WindowEncoder
 from training.manifest import Row, write_manifest
 
@@ -39,6 +37,8 @@ CROPS = 10
 _BATCH = 8
 _CROP_SHARE = 8 / 7
 """Pictures that crops are taken from, in relation to the model's: 256 to 224, as published."""
+
+ALONE = Crew()
 
 Spans = npt.NDArray[np.int64]
 
@@ -74,6 +74,18 @@ class Work:
     choice: EncoderChoice
     crops: bool = False
 
+    def begin(self) -> Callable[[Job], Extracted]:
+        """Make a worker ready."""
+        return self.using(self.choice.load())
+
+    def using(self, encoder: WindowEncoder) -> Callable[[Job], Extracted]:
+        """The same with an encoder that is ready."""
+        return lambda job: _extracted(*job, self, encoder)
+
+
+Job = tuple[Row, Path]
+"""A video, and where it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -94,7 +106,7 @@ def extract(
     rows: Sequence[Row],
     base: Path,
     work: Work,
-    workers: int = 1,
+    crew: Crew = ALONE,
     tick: Callable[[str], None] = lambda name: None,
 ) -> Outcome:
     """Make features of every video that has none yet; one that cannot be read is skipped.
@@ -103,7 +115,7 @@ def extract(
         rows: videos.
         base: folder that their paths are relative to.
         work: with what, and where to.
-        workers: processes; the outcome is the same for any number.
+        crew: who does it.
         tick: called with each video's id once it is done.
 
     Raises:
@@ -115,10 +127,11 @@ def extract(
     (work.folder / FEATURES).mkdir(parents=True, exist_ok=True)
     encoder = work.choice.load()  # a mistake is told before any worker starts
     found: dict[str, Extracted] = {}
-    jobs = [(row, base / str(row.video)) for row in rows]
-    for row_id, extracted in _shared(jobs, work, encoder, workers):
-        found[row_id] = extracted
-        tick(row_id)
+    jobs = [(row, (base / str(row.video)).absolute()) for row in rows]
+    begin = work.begin if not crew.is_alone else lambda: work.using(encoder)
+    for index, extracted in crew.share(begin, jobs):
+        found[rows[index].id] = extracted
+        tick(rows[index].id)
     usable = [
         _with_features(row, found[row.id], base, work, encoder)
         for row in rows
@@ -148,43 +161,6 @@ def _with_features(
             "frames": found.frames,
         }
     )
-
-
-def _shared(
-    jobs: Sequence[tuple[Row, Path]], work: Work, encoder: WindowEncoder, workers: int
-) -> Iterable[tuple[str, Extracted]]:
-    if workers == 1:
-        for row, path in jobs:
-            yield row.id, _extracted(row, path, work, encoder)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (work,)) as pool:
-        futures = {pool.submit(_one, row, path): row.id for row, path in jobs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool:
-            raise TrainingError(
-                "a worker died, as it does when a video crashes its decoder or memory runs out; "
-                "the same command goes on, with --workers 1 up to the video that does it"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-class _Worker:
-    """What a worker process keeps between videos."""
-
-    work: Work
-    encoder: WindowEncoder
-
-
-def _begin(work: Work) -> None:
-    _Worker.work, _Worker.encoder = work, work.choice.load()
-
-
-def _one(row: Row, path: Path) -> Extracted:
-    return _extracted(row, path, _Worker.work, _Worker.encoder)
 
 
 def _extracted(row: Row, path: Path, work: Work, encoder: WindowEncoder) -> Extracted:

@@ -21,13 +21,16 @@ from training.bags import Contents, open_bags
 from training.cli import main
 from training.clip import load_clip
 from training.clips import TrainingError
+from training.crew import Crew
 from training.draw import Contiguous, Drawer
 from training.encoders import ClipEncoder, EncoderChoice
-from training.features import MANIFEST, Outcome, Work, extract
+from training.features import ALONE, MANIFEST, Outcome, Work, extract
 from training.manifest import Row, clip_rows, load_manifest
 from training.mil_data import whole
 
 DEFAULT = EncoderChoice(DEFAULT_BUNDLE)
+# Ray leaves warnings of its own behind.
+RAY = (pytest.mark.long, pytest.mark.timeout(240), pytest.mark.filterwarnings("ignore"))
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +44,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def extracted(data: Path, folder: Path, crops: bool = False, workers: int = 1) -> Outcome:
-    return extract(clip_rows(data), data, Work(folder, DEFAULT, crops), workers)
+def extracted(data: Path, folder: Path, crops: bool = False, crew: Crew = ALONE) -> Outcome:
+    return extract(clip_rows(data), data, Work(folder, DEFAULT, crops), crew)
 
 
 def test_features_are_those_of_the_windows_that_the_server_cuts(data: Path, tmp_path: Path) -> None:
@@ -64,8 +67,10 @@ def test_features_are_those_of_the_windows_that_the_server_cuts(data: Path, tmp_
     assert [row.group for row in manifest.rows] == [f"scenes/camera{n}" for n in (0, 1, 0, 1)]
 
 
-def test_workers_change_nothing(data: Path, tmp_path: Path) -> None:
-    one, two = extracted(data, tmp_path / "1"), extracted(data, tmp_path / "2", workers=2)
+@pytest.mark.parametrize("ray", [False, pytest.param(True, marks=RAY)])
+def test_whoever_extracts_changes_nothing(data: Path, tmp_path: Path, ray: bool) -> None:
+    one = extracted(data, tmp_path / "1")
+    two = extracted(data, tmp_path / "2", crew=Crew(2, ray))
     assert one.manifest.read_bytes() == two.manifest.read_bytes()
     for file in (tmp_path / "1" / "features").iterdir():
         assert file.read_bytes() == (tmp_path / "2" / "features" / file.name).read_bytes()
