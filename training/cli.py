@@ -18,6 +18,7 @@ from training.bank_cli import add_bank, run_bank
 from training.clips import TrainingError, find_clips
 from training.evaluate_cli import add_evaluate, run_evaluate
 from training.extract_cli import add_extract, run_extract
+from training.import_cli import add_import, run_import
 from training.mil_cli import DEFAULT_HEAD, run_head
 from training.mil_recipe import BUILT_IN
 from training.recipe import EMBEDDED, load_recipe
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_extract(commands)
+    add_import(commands)
     one = commands.add_parser(
         "render",
         help="render every clip once, at the size that the model sees",
@@ -155,6 +157,7 @@ def _number(value: float | None) -> str:
 _COMMANDS = {
     "render": _render,
     "extract": run_extract,
+    "import": run_import,
     "train": _train,
     "evaluate": run_evaluate,
     "bank": run_bank,

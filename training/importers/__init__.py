@@ -1,0 +1,1 @@
+"""Published dataset layouts to rows of our manifest."""
