@@ -195,6 +195,15 @@ def test_generated_videos_are_marked_and_paired(tmp_path: Path) -> None:
     assert {row.kept for row in rows.values()} == {None}
 
 
+@pytest.mark.parametrize(
+    ("number", "label"), [(0, None), (1, "anomalous"), (300, "anomalous"), (301, "normal")]
+)
+def test_the_first_300_descriptions_ask_for_anomalies(number: int, label: str | None) -> None:
+    name = LAYOUTS["gv-vad"].parse(PurePosixPath(generated(number)))
+    assert (name and name.label) == label
+    assert LAYOUTS["gv-vad"].parse(PurePosixPath(generated(601))) is None
+
+
 def test_the_filtered_list_says_which_generated_videos_were_kept(tmp_path: Path) -> None:
     gv = Published(tmp_path, "gv-vad")
     rows = gv.listed(["UCF/Abuse001_x264_clip.npy", generated(2), generated(3)])
@@ -219,6 +228,13 @@ def test_paths_are_taken_as_listed_where_no_folder_is_given(tmp_path: Path) -> N
     path = tad.write_list("train.list", [str(tad.features / "Normal_012.npy")])
     rows = tad.rows(ListFile(path, "train"), features=None)
     assert rows["Normal_012"].features == "features/Normal_012.npy"
+
+
+def test_paths_stay_short_where_all_lies_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "disk", target_is_directory=True)
+    row = Published(tmp_path / "home" / "tad", "tad").listed(["Normal_012.npy"])["Normal_012"]
+    assert row.features == "features/Normal_012.npy"
 
 
 def test_one_crop_to_test_goes_with_ten_to_train(tmp_path: Path) -> None:

@@ -83,10 +83,11 @@ def test_what_is_stacked_already_is_kept_and_what_changed_is_written_anew(tmp_pa
     before = target.stat()
     ucf.listed([name], 10, 4, WIDTH, crops_first=True)
     assert target.stat().st_ino == before.st_ino
-    again = some_features(10, 5, WIDTH, seed=9)
-    ucf.write_features(name, again)
-    ucf.rows(ListFile(tmp_path / "test.list", "test"), crops_first=True)
-    assert np.array_equal(np.load(target), again.swapaxes(0, 1))
+    for windows in (4, 5):
+        again = some_features(10, windows, WIDTH, seed=9)
+        ucf.write_features(name, again)
+        ucf.rows(ListFile(tmp_path / "test.list", "test"), crops_first=True)
+        assert np.array_equal(np.load(target), again.swapaxes(0, 1))
     assert [file.name for file in target.parent.iterdir()] == [name]
 
 
