@@ -81,6 +81,12 @@ def _operator(found: Evaluation) -> str:
         f"- An alarm is open during {_share(events.normal_duty)} of the normal footage; the score "
         f"crosses the threshold {_number(found.flips_per_minute, 2)} times a minute.",
     ]
+    brief = sum(one.event.seconds <= spec.min_duration_seconds for one in events.outcomes)
+    if brief:
+        lines.append(
+            f"- {brief} of the events last no longer than {spec.min_duration_seconds:g} s, so most "
+            "of them cannot be told; `--min-duration 0` shows what the scores alone would find."
+        )
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from server.contract import WINDOW_FRAMES
 from training.clips import TrainingError
 from training.evaluation import Evaluation, EvaluationSpec, evaluate
+from training.evaluation_report import markdown
 from training.manifest import Row
 from training.scored import VideoScores, check_truth
 
@@ -65,6 +66,12 @@ def test_a_score_counts_only_from_the_moment_at_which_it_exists() -> None:
     assert found.causal_auc.value is not None
     assert found.frames["auc"].value is not None
     assert found.causal_auc.value < found.frames["auc"].value
+
+
+def test_the_report_says_which_events_are_too_brief_to_be_told() -> None:
+    told = "1 of the events last no longer than 2 s"
+    assert told in markdown("x", judged(CALM, FIGHT, lasting=2.0), [], [])
+    assert "last no longer than" not in markdown("x", judged(CALM, FIGHT), [], [])
 
 
 def test_alarms_open_when_the_score_exists() -> None:
