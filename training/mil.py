@@ -26,7 +26,7 @@ from training.head import Head, HeadState
 from training.head_run import HEAD_FILE, HEAD_WEIGHTS, read_tensors, write_tensors
 from training.learner import FIGURES, Learner
 from training.logs import Curves
-from training.manifest import load_manifest
+from training.manifest import Manifest, load_manifest
 from training.mil_data import (
     Bar,
     MilData,
@@ -102,13 +102,33 @@ def train_head(places: Places, recipe: MilRecipe, progress: Progress | None = No
     Raises:
         TrainingError: data or recipe cannot be used, or the folder holds another run.
     """
+    manifest = load_manifest(places.manifest)
+    return train_manifest(manifest, places.folder, places.texts, recipe, progress)
+
+
+def train_manifest(
+    manifest: Manifest,
+    folder: Path,
+    texts: Texts,
+    recipe: MilRecipe,
+    progress: Progress | None = None,
+) -> Trained:
+    """Make a head of chosen rows; see `train_head`.
+
+    Args:
+        manifest: its rows, and the file that their paths are relative to.
+        folder: of the run; made if need be.
+        texts: files that some recipes need beside.
+        recipe: what to make.
+        progress: told how far it is.
+    """
     progress = progress or Progress()
-    data = load_data(load_manifest(places.manifest), recipe, places.texts, progress.rows)
-    places.folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(data, recipe, places.folder)
+    data = load_data(manifest, recipe, texts, progress.rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(data, recipe, folder)
     first = run.resume()
     saved_seconds = time.monotonic()
-    with Curves(places.folder, (*FIGURES, "validation_auc"), first) as curves:
+    with Curves(folder, (*FIGURES, "validation_auc"), first) as curves:
         for step in range(first, recipe.steps):
             figures = run.step(step)
             done = step + 1
