@@ -12,20 +12,14 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from server.metrics import roc_auc
-from training.draw import Batch
-from training.head import Head, HeadSpec, HeadState, HeadStep, embedded
-from training.learner import Learner, LearnerSpec
-from training.objective import RTFM, Judged, ObjectiveSpec, objective
+from training.fitted_bags import AT_ONCE, HEAD, fitted, learner_spec, window_auc
+from training.head import Head, HeadState, HeadStep
+from training.objective import RTFM, Judged, objective
 from training.problems import WIDTH, Bags, Planting, axis, ceiling, planted
 from training.released_objective import released_objective
-from training.scaling import ScalingSpec, Schedule
+from training.scaling import ScalingSpec
 
-HEAD = replace(embedded(WIDTH, half_life_windows=128.0, dropout=0.5), hidden=(16,))
-OBJECTIVE = ObjectiveSpec(select="score", magnitude=0.0, smooth=0.0, sparse=0.0)
 _SHIFT = 2.5
-_EACH = 32
-_AT_ONCE = Schedule("none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,63 +49,12 @@ class Check:
         return asdict(self) | {"passed": self.passed}
 
 
-def fitted(
-    bags: Bags, spec: LearnerSpec, held_out: Bags | None = None, head: HeadSpec = HEAD
-) -> tuple[Head, list[float]]:
-    """A head fitted to bags, and lambda at every step; frozen norms stay as they begin."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
-        learner = Learner(Head(head), spec)
-    random = torch.Generator().manual_seed(spec.seed)
-    draw_held_out = None if held_out is None else (lambda: as_batch(held_out))
-    scales = []
-    for step in range(spec.steps):
-        batch = as_batch(bags[_drawn(bags, random)])
-        scales.append(learner.step(step, batch, draw_held_out)["lambda"])
-    return learner.head.eval(), scales
-
-
-def _drawn(bags: Bags, random: torch.Generator) -> Tensor:
-    """As many indices of either label."""
-    by_label = [torch.nonzero(bags.labels == label).flatten() for label in (0, 1)]
-    return torch.cat(
-        [members[torch.randint(len(members), (_EACH,), generator=random)] for members in by_label]
-    )
-
-
-def as_batch(bags: Bags) -> Batch:
-    """All videos, of one view, every window scored."""
-    windows = torch.arange(bags.features.shape[1]).expand(len(bags), -1)
-    return Batch(bags.features.unsqueeze(1), None, windows, bags.labels, bags.synthetic)
-
-
-def window_auc(head: Head, bags: Bags) -> float:
-    """Area under the ROC curve over all windows."""
-    with torch.no_grad():
-        scores = head(bags.features.unsqueeze(1)).scores
-    found = roc_auc(bags.truth.flatten().numpy(), scores.flatten().numpy())
-    assert found is not None
-    return found
-
-
-def _spec(seed: int, scaling: ScalingSpec | None = None, *, released: bool = False) -> LearnerSpec:
-    return LearnerSpec(
-        steps=150,
-        learning_rate=1e-2,
-        weight_decay=1e-2,
-        objective=OBJECTIVE,
-        scaling=scaling or ScalingSpec(schedule=_AT_ONCE),
-        released=released,
-        seed=seed,
-    )
-
-
 def detection(seed: int) -> Iterator[Check]:
     """A planted shift is found as well as the best score of a window finds it."""
     for size in (2.0, 3.0, 4.0):
         random = torch.Generator().manual_seed(seed)
         training, test = (planted(Planting(axis(0, size)), n, 400, random) for n in (400, 100))
-        head, _ = fitted(training, _spec(seed))
+        head = fitted(training, learner_spec(seed)).head
         yield Check(
             f"AUC under its ceiling of {ceiling(size):.3f}, shift {size:g}",
             ceiling(size) - window_auc(head, test),
@@ -128,12 +71,12 @@ def spurious_axis(seed: int) -> Iterator[Check]:
     made = planted(Planting(axis(1, 2 * _SHIFT), synthetic=True), 150, 150, random)
     test = planted(Planting(axis(0, _SHIFT)), 100, 300, random)
     both = Bags.join([real, made])
-    alone = window_auc(fitted(real, _spec(seed))[0], test)
-    whole, none = (ScalingSpec(value=value, schedule=_AT_ONCE) for value in (1.0, 0.0))
+    alone = window_auc(fitted(real, learner_spec(seed)).head, test)
+    whole, none = (ScalingSpec(value=value, schedule=AT_ONCE) for value in (1.0, 0.0))
 
     def lost(scaling: ScalingSpec, *, released: bool = False) -> float:
-        head, _ = fitted(both, _spec(seed, scaling, released=released))
-        return alone - window_auc(head, test)
+        spec = replace(learner_spec(seed, scaling), released=released)
+        return alone - window_auc(fitted(both, spec).head, test)
 
     yield Check("AUC lost to a spurious synthetic axis, lambda 1", lost(whole), 0.03, 1.0, "AUC")
     yield Check("  lambda 0, sample by sample: as real alone", lost(none), -0.02, 0.02, "AUC")
@@ -144,7 +87,7 @@ def spurious_axis(seed: int) -> Iterator[Check]:
 
 def meta(seed: int) -> Iterator[Check]:
     """Held-out real videos turn lambda down where synthetic ones mislead, and up elsewhere."""
-    scaling = ScalingSpec("meta", schedule=_AT_ONCE)
+    scaling = ScalingSpec("meta", schedule=AT_ONCE)
     for name, count, misled, bounds in (
         ("clean synthetic videos, few real ones", 20, False, (1.5, 2.0)),
         ("synthetic videos with swapped labels", 60, True, (0.0, 0.3)),
@@ -155,8 +98,8 @@ def meta(seed: int) -> Iterator[Check]:
         made = planted(Planting(axis(0, _SHIFT), synthetic=True), 100, 100, random)
         if misled:
             made = replace(made, labels=1 - made.labels)
-        spec = replace(_spec(seed, scaling), steps=200)
-        _, scales = fitted(Bags.join([real, made]), spec, held_out)
+        spec = learner_spec(seed, scaling, steps=200)
+        scales = fitted(Bags.join([real, made]), spec, held_out).curve("lambda")
         yield Check(f"meta lambda from 1.0: {name}", scales[-1], *bounds, "lambda")
 
 

@@ -18,7 +18,7 @@ import torch
 from training.learner import LearnerSpec
 from training.objective import ObjectiveSpec
 from training.problems import Planting, axis, ceiling, planted
-from training.selftest import HEAD, fitted, window_auc
+from training.fitted_bags import HEAD, fitted, window_auc
 
 WINDOWS = 256
 SHIFTS = {2: 3.0, 8: 2.0, 32: 1.0, 100: 1.0, 200: 1.0}
@@ -60,7 +60,7 @@ def auc_of(form: str, length: int, seed: int) -> float:
         select="score", k=min(length, WINDOWS // 10), magnitude=0.0, smooth=0.0, sparse=0.0
     )
     spec = LearnerSpec(150, 1e-2, 1e-2, objective, seed=seed)
-    return window_auc(fitted(training, spec, head=FORMS[form])[0], test)
+    return window_auc(fitted(training, spec, head=FORMS[form]).head, test)
 
 
 def mean(values: list[float]) -> str:

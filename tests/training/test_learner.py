@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
+from training.fitted_bags import HEAD, OBJECTIVE, as_batch
 from training.head import Head
 from training.learner import FIGURES, Learner, LearnerSpec
 from training.objective import LAP
 from training.problems import Bags, Planting, axis, planted
 from training.scaling import ScalingSpec, Schedule
-from training.selftest import HEAD, OBJECTIVE, as_batch
 
 
 def bags(*, synthetic: bool = True) -> Bags:
