@@ -1,4 +1,4 @@
-"""Small heads fitted to the bags of `problems`, for the self test and for controlled experiments."""
+"""Small heads fitted to the bags of `problems`: for the self test and controlled experiments."""
 
 from __future__ import annotations
 

@@ -6,20 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from server.contract import Image
 from server.ingest.video import SourceError, decode_file, open_file
 from server.metrics import roc_auc
+from training.canvas import BLUE, GREY, RED, figure, look, saved
 from training.evaluation import Evaluation
 from training.evaluation_report import CALIBRATION, CURVES, DELAY, ROC
 from training.scored import VideoScores
 
-_RED, _BLUE, _INK, _GREY = "#c8372d", "#28527a", "#333333", "#999999"
 _FRAMES_SHOWN = 6
 _THUMBNAIL_WIDTH = 200
 
@@ -30,44 +27,29 @@ Find = Callable[[VideoScores], Path | None]
 def draw(folder: Path, found: Evaluation, videos: Sequence[VideoScores], find: Find) -> list[str]:
     """Write what can be drawn; the names of the files."""
     made = []
-    with mpl.rc_context({"font.size": 9, "axes.edgecolor": _GREY, "text.color": _INK}):
+    with look():
         if found.roc is not None:
-            made.append(_saved(folder / ROC, (4.2, 4), lambda axes: _draw_roc(axes, found)))
+            made.append(saved(folder / ROC, (4.2, 4), lambda axes: _draw_roc(axes, found)))
         if len(found.curve) > 1:
-            made.append(_saved(folder / DELAY, (6.4, 4), lambda axes: _draw_delay(axes, found)))
+            made.append(saved(folder / DELAY, (6.4, 4), lambda axes: _draw_delay(axes, found)))
         if found.calibration is not None:
             size = (4.2, 4)
-            made.append(_saved(folder / CALIBRATION, size, lambda axes: _draw_bins(axes, found)))
+            made.append(saved(folder / CALIBRATION, size, lambda axes: _draw_bins(axes, found)))
         _draw_scores(folder / CURVES, found, chosen_videos(videos), find)
     return [*made, CURVES]
-
-
-def _saved(path: Path, size: tuple[float, float], fill: Callable[[Axes], None]) -> str:
-    figure = _figure(size)
-    axes = figure.add_subplot()
-    fill(axes)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-    return path.name
-
-
-def _figure(size: tuple[float, float]) -> Figure:
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _draw_roc(axes: Axes, found: Evaluation) -> None:
     assert found.roc is not None
     auc = found.frames["auc"].value
-    axes.plot([0, 1], [0, 1], color=_GREY, lw=1, ls=":")
-    axes.plot(found.roc.false_positive_rate, found.roc.true_positive_rate, color=_BLUE, lw=2)
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+    axes.plot(found.roc.false_positive_rate, found.roc.true_positive_rate, color=BLUE, lw=2)
     at = np.searchsorted(-found.roc.thresholds, -found.spec.threshold, side="right") - 1
     axes.plot(
         found.roc.false_positive_rate[at],
         found.roc.true_positive_rate[at],
         "o",
-        color=_RED,
+        color=RED,
         label=f"threshold {found.spec.threshold:.3f}",
     )
     axes.set(xlabel="normal frames called anomalous", ylabel="anomalous frames found")
@@ -83,14 +65,14 @@ def _draw_delay(axes: Axes, found: Evaluation) -> None:
     delay = np.array(
         [np.nan if p.mean_delay_seconds is None else p.mean_delay_seconds for p in points]
     )
-    axes.plot(rates, 100 * recall, ".", ms=4, color=_BLUE)
+    axes.plot(rates, 100 * recall, ".", ms=4, color=BLUE)
     # A rate of none is shown left of the lowest one.
     axes.set_xscale("symlog", linthresh=max(0.1, float(rates[rates > 0].min(initial=1.0))))
     axes.set(xlabel="false alarms per camera-hour", ylim=(-2, 102))
-    axes.set_ylabel("events found, %", color=_BLUE)
+    axes.set_ylabel("events found, %", color=BLUE)
     right = axes.twinx()
-    right.plot(rates, delay, ".", ms=4, color=_RED)
-    right.set_ylabel("mean delay, s", color=_RED)
+    right.plot(rates, delay, ".", ms=4, color=RED)
+    right.set_ylabel("mean delay, s", color=RED)
     right.set_ylim(bottom=0)
     right.spines["top"].set_visible(False)
     axes.set_title("What false alarms buy, by threshold", loc="left", fontweight="bold")
@@ -100,12 +82,12 @@ def _draw_bins(axes: Axes, found: Evaluation) -> None:
     assert found.calibration is not None
     bins = found.calibration.bins
     sizes = np.array([one.frames for one in bins])
-    axes.plot([0, 1], [0, 1], color=_GREY, lw=1, ls=":")
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
     axes.scatter(
         [one.mean_score for one in bins],
         [one.positive_share for one in bins],
         s=20 + 200 * sizes / sizes.max(),
-        color=_BLUE,
+        color=BLUE,
         alpha=0.6,
         lw=0,
     )
@@ -139,8 +121,8 @@ def _apartness(video: VideoScores) -> tuple[float, float]:
 def _draw_scores(
     path: Path, found: Evaluation, chosen: Sequence[tuple[str, VideoScores]], find: Find
 ) -> None:
-    figure = _figure((10, 2.9 * len(chosen)))
-    rows = figure.subfigures(len(chosen), 1, squeeze=False)[:, 0]
+    sheet = figure((10, 2.9 * len(chosen)))
+    rows = sheet.subfigures(len(chosen), 1, squeeze=False)[:, 0]
     for row, (name, video) in zip(rows, chosen, strict=True):
         frames = _thumbnails(find(video), video.frames)
         grid = row.add_gridspec(2, _FRAMES_SHOWN, height_ratios=[1, 1 if frames else 0.01])
@@ -151,16 +133,16 @@ def _draw_scores(
             shown = row.add_subplot(grid[1, column])
             shown.imshow(image, interpolation="antialiased")
             shown.set_axis_off()
-    figure.savefig(path)
+    sheet.savefig(path)
 
 
 def _draw_video(axes: Axes, video: VideoScores, threshold: float) -> None:
     for start, end in video.row.anomalous or ():
-        axes.axvspan(start / video.fps, end / video.fps, color=_RED, alpha=0.15, lw=0)
+        axes.axvspan(start / video.fps, end / video.fps, color=RED, alpha=0.15, lw=0)
     frames = np.arange(video.frames + 1)
     scores = np.append(video.back_filled(), video.scores[-1])
-    axes.step(frames / video.fps, scores, where="post", color=_BLUE, lw=1.5)
-    axes.axhline(threshold, color=_RED, ls="--", lw=1)
+    axes.step(frames / video.fps, scores, where="post", color=BLUE, lw=1.5)
+    axes.axhline(threshold, color=RED, ls="--", lw=1)
     axes.set(ylim=(-0.03, 1.03), xlim=(0, video.seconds), xlabel="seconds", ylabel="score")
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -15,10 +15,10 @@ from dataclasses import replace
 
 import torch
 
+from training.fitted_bags import HEAD, fitted, window_auc
 from training.learner import LearnerSpec
 from training.objective import ObjectiveSpec
 from training.problems import Planting, axis, ceiling, planted
-from training.fitted_bags import HEAD, fitted, window_auc
 
 WINDOWS = 256
 SHIFTS = {2: 3.0, 8: 2.0, 32: 1.0, 100: 1.0, 200: 1.0}
