@@ -14,6 +14,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from server.bundle import BundleError
 from server.engine.onnxruntime import EngineError
 from server.preprocess import PreprocessSpec
+from training.ablate_cli import add_ablate, run_ablate
 from training.bank_cli import add_bank, run_bank
 from training.clips import TrainingError, find_clips
 from training.evaluate_cli import add_evaluate, run_evaluate
@@ -101,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_evaluate(commands)
     add_bank(commands)
+    add_ablate(commands)
     add_selftest(commands)
     return parser
 
@@ -160,6 +162,7 @@ _COMMANDS = {
     "import": run_import,
     "train": _train,
     "evaluate": run_evaluate,
+    "ablate": run_ablate,
     "bank": run_bank,
     "selftest": run_selftest,
 }

@@ -22,6 +22,7 @@ def make_features(
     crops: int = 1,
     captions: bool = False,
     synthetic: int = 0,
+    filtered: bool = False,
     windows: tuple[int, int] = (10, 50),
 ) -> Path:
     """Write a manifest of as many normal as anomalous videos, two a group; its path.
@@ -32,6 +33,7 @@ def make_features(
         crops: N.
         captions: whether each has sentence embeddings.
         synthetic: generated ones beside them.
+        filtered: whether a filter has judged these: it discards every third pair.
         windows: shortest and longest video.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,7 @@ def make_features(
             "features": f"{number}.npy",
             "captions": f"{number}-text.npy" if captions else None,
             "encoder": "tiny",
+            "kept": number // 2 % 3 != 2 if made and filtered else None,
             "frames": 16 * count,
             "anomalous": [[16 * start, 16 * (start + 4)]] if anomalous else [],
         }
