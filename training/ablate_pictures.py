@@ -51,14 +51,17 @@ def draw_shares(path: Path, title: str, rows: Sequence[Compared]) -> None:
     def fill(axes: Axes) -> None:
         kinds: dict[str, list[Compared]] = {}
         for row in rows:
-            kinds.setdefault(row.found.arm.name.split(" % ")[1], []).append(row)
-        for (kind, members), colour in zip(kinds.items(), (GREY, BLUE, GREEN), strict=True):
-            shares = [100 * row.found.arm.share for row in members]
+            arm = row.found.arm
+            kind = arm.name.removeprefix(f"{100 * arm.share:.0f} % ").removeprefix("+ ")
+            kinds.setdefault(kind, []).append(row)
+        # Side by side, so that no bar hides another.
+        looks = ((GREY, -1.0), (BLUE, 0.0), (GREEN, 1.0))
+        for (kind, members), (colour, beside) in zip(kinds.items(), looks, strict=True):
+            shares = [100 * row.found.arm.share + beside for row in members]
             means = [row.auc.mean for row in members]
             spreads = [row.auc.deviation for row in members]
-            named = kind.removeprefix("+ ")
             axes.errorbar(
-                shares, means, yerr=spreads, fmt="o-", color=colour, capsize=3, label=named
+                shares, means, yerr=spreads, fmt="o-", color=colour, capsize=3, label=kind
             )
             told = [(s, r.found.arm.paper) for s, r in zip(shares, members, strict=True)]
             points = [(share, paper) for share, paper in told if paper is not None]

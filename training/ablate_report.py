@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from training.ablate_gap import ALONG, DISPLACED, GAPS, SCALES, TURNED, Gap, GapFigures
-from training.ablate_learnable import PROBLEMS, PolicyFigures
+from training.ablate_learnable import ALONE, PROBLEMS, PolicyFigures
 from training.ablate_run import ArmFigures, Study
 from training.ablation import Ablation
 from training.spread import Spread
@@ -174,12 +174,13 @@ def gap_markdown(found: Mapping[Gap, GapFigures], seeds: int, told: Sequence[str
     parts = [
         "# Does a smaller domain gap make loss scaling needless?",
         "Controlled problems: 20 + 20 real videos, normal and anomalous, beside 100 + 100 "
-        "synthetic ones of 32 windows. The gap is how far all synthetic windows are displaced along "
-        "an axis of their own (in a window's standard deviations) and by how much their anomaly's "
-        "direction is turned. The probe is a logistic regression between real and synthetic "
-        "windows, judged on other videos: 0.5 cannot tell, 1 always can. λ weighs each synthetic "
-        "video's loss; the best has the highest mean AUC on validation videos. AUC in %, over "
-        f"windows of other real test videos, mean ± sample standard deviation over {seeds} seeds.",
+        "synthetic ones of 32 windows. The gap is how far all synthetic windows are displaced "
+        "along an axis of their own (in a window's standard deviations) and by how much their "
+        "anomaly's direction is turned. The probe is a logistic regression between real and "
+        "synthetic windows, judged on other videos: 0.5 cannot tell, 1 always can. λ weighs each "
+        "synthetic video's loss; the best has the highest mean AUC on validation videos. AUC in "
+        "%, over windows of other real test videos, mean ± sample standard deviation over "
+        f"{seeds} seeds.",
         *_few(seeds),
         _gap_table(found),
         f"**Bold**: the 95 % interval over the {seeds} seeds leaves out 0.",
@@ -248,7 +249,7 @@ def _policies_table(found: Sequence[PolicyFigures]) -> str:
             one.problem,
             one.policy,
             f"{100 * one.auc.mean:.1f} ± {100 * one.auc.deviation:.1f}",
-            "-" if one.over_alone.deviation == 0 else difference(one.over_alone, 100),
+            "-" if one.policy == ALONE else difference(one.over_alone, 100),
             str(ends),
             f"{one.lowest:.2f}",
             str(one.cosine),

@@ -146,7 +146,7 @@ class Study:
         """Hash of the contents of each manifest's files, and of the texts'."""
         texts = hashlib.sha256()
         for path in (self.texts.prompts, self.texts.bank):
-            texts.update(b"-" if path is None else path.read_bytes())
+            texts.update(b"-" if path is None else _read(path))
         return tuple(
             hashlib.sha256(texts.digest() + _stamps(manifest)).hexdigest()
             for manifest in self.manifests
@@ -209,6 +209,13 @@ def check_seeds(seeds: int) -> None:
 
 def _tests(manifest: Manifest) -> list[Row]:
     return [row for row in manifest.rows if row.split == "test" and not row.synthetic]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def _stamps(manifest: Manifest) -> bytes:
