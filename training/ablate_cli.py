@@ -183,7 +183,7 @@ def _run_gap(options: argparse.Namespace) -> None:
     shelf = Shelf(options.out / CELLS, GapResult)
     _run(cells, shelf, options.workers)
     by_gap = _by(options.seeds, [shelf.result(cell) for cell in cells])
-    found = {gap: gap_figures(gap, one) for gap, one in zip(GAPS, by_gap, strict=True)}
+    found = gap_figures(dict(zip(GAPS, by_gap, strict=True)))
     told = ablate_gap.conclusions(found)
     draw_gap(options.out / "gap.png", found)
     content = {"conclusions": told, "rows": [one.to_json() for one in found.values()]}

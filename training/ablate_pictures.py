@@ -118,7 +118,7 @@ def _dots(axes: Axes, figures: Sequence[GapFigures], colour: str) -> None:
 
 
 def _draw_curves(axes: Axes, found: Mapping[Gap, GapFigures]) -> None:
-    shades = [BLUE, GREEN, GOLD, VIOLET, RED]
+    shades = [BLUE, GREEN, GOLD, RED]
     for gap, colour in zip(ALONG, shades, strict=True):
         one = found[gap]
         means = [100 * auc.mean for auc in one.test]
