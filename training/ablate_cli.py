@@ -38,7 +38,7 @@ R = TypeVar("R", bound=BaseModel)
 _ON_MANIFESTS = {
     "table2": "generation, filtering and loss scaling, beside the paper's Table II",
     "table3": "values of lambda and policies that learn it, beside the paper's Table III",
-    "fig5": "25 to 100 % of the real videos, alone and with synthetic ones, beside Fig. 5",
+    "fig5": "a quarter to all of the real videos, alone and with synthetic ones, beside Fig. 5",
     "bases": "several recipes side by side, each alone and with synthetic videos",
 }
 _CONTROLLED = {

@@ -238,6 +238,23 @@ def test_options_that_cannot_be_are_refused(
     assert "--seeds (0)" in refused(["ablate", "gap", "--seeds", "0", "--out", "o"], capsys)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "open question 2"),
+        (("bases",), "several are folds"),
+        (("gap",), "under 5 their spread"),
+    ],
+)
+def test_help_says_what_there_is(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["ablate", *arguments, "--help"])
+    assert stopped.value.code == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
 def test_without_a_filter_its_rows_are_left_out(
     manifest: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
