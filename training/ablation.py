@@ -107,6 +107,7 @@ def table3(recipe: MilRecipe, *, filtered: bool) -> Ablation:
     notes = (
         "λ weighs each synthetic video's loss. "
         + ("Synthetic videos that the filter kept train." if filtered else _UNFILTERED),
+        "At λ 0 they still fill their part of every batch, unlike in the row of real ones alone.",
         f"Meta sets {100 * recipe.held_out_share:g} % of the real training videos aside to ask "
         "them; the others train on these as well.",
     )

@@ -178,6 +178,28 @@ def test_data_scale_and_its_picture(manifest: Path, recipe: Path, tmp_path: Path
     assert (tmp_path / "fig5.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(
+    ("what", "runs", "said"),
+    [("gap", 12, "the best λ is"), ("learnable", 36, "The paper's learnable λ descends")],
+)
+def test_open_questions_need_no_data_and_are_answered_once(
+    what: str, runs: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["ablate", what, "--seeds", "2", "--steps", "4", "--workers", "1", "--out"]
+    assert main([*given, str(tmp_path)]) == 0
+    first = capsys.readouterr().out
+    assert said in first
+    results = list((tmp_path / CELLS).glob(f"*/{RESULT}"))
+    assert len(results) == runs
+    before = [path.stat().st_mtime_ns for path in results]
+    assert (tmp_path / f"{what}.png").stat().st_size > 20_000
+    assert main([*given, str(tmp_path), "--json"]) == 0
+    assert [path.stat().st_mtime_ns for path in results] == before
+    found = json.loads(capsys.readouterr().out)
+    assert all(text in first for text in found["conclusions"])
+    assert Path(found["report"]).read_text() in first
+
+
 def edited(manifest: Path, path: Path, change: Callable[[Row], dict[str, object] | None]) -> Path:
     """The manifest with rows changed, or dropped where there is no change."""
     rows = [(row, change(row)) for row in load_manifest(manifest).rows]
