@@ -80,7 +80,7 @@ def draw_shares(path: Path, title: str, rows: Sequence[Compared]) -> None:
 def draw_gap(path: Path, found: Mapping[Gap, GapFigures]) -> None:
     """Best lambda against the probe, and AUC over lambda."""
     with look():
-        sheet = figure((10, 4))
+        sheet = figure((11.5, 4))
         left, right = sheet.subplots(1, 2)
         _draw_best(left, found)
         _draw_curves(right, found)
@@ -94,10 +94,13 @@ def _draw_best(axes: Axes, found: Mapping[Gap, GapFigures]) -> None:
     places = [SCALES.index(one.scale) for one in along]
     axes.axhline(SCALES.index(1.0), color=GREY, lw=1, ls=":")
     axes.plot(
-        [one.probe.mean for one in along], places, "o-", color=BLUE, label="displaced, turned"
+        [one.probe.mean for one in along], places, "o-", color=BLUE, label="displaced and turned"
     )
     _dots(axes, along, BLUE)
-    for gap, colour, name in ((DISPLACED, GREEN, "displaced alone"), (TURNED, RED, "turned alone")):
+    for gap, colour, name in (
+        (DISPLACED, VIOLET, "displaced alone"),
+        (TURNED, GREY, "turned alone"),
+    ):
         one = found[gap]
         place = SCALES.index(one.scale)
         axes.plot(one.probe.mean, place, "D", color=colour, ms=7, label=name)
@@ -114,33 +117,32 @@ def _dots(axes: Axes, figures: Sequence[GapFigures], colour: str) -> None:
         places = [SCALES.index(scale) for scale in one.scales]
         # Side by side, so that seeds of one lambda do not hide each other.
         beside = [one.probe.mean + 0.006 * (n - (len(places) - 1) / 2) for n in range(len(places))]
-        axes.plot(beside, places, "o", ms=2.5, color=colour, alpha=0.5, lw=0)
+        axes.plot(beside, places, "o", ms=3.5, color=colour, alpha=0.5, lw=0)
 
 
 def _draw_curves(axes: Axes, found: Mapping[Gap, GapFigures]) -> None:
-    shades = [BLUE, GREEN, GOLD, RED]
-    for gap, colour in zip(ALONG, shades, strict=True):
-        one = found[gap]
+    shades = (BLUE, GREEN, GOLD, RED, VIOLET, GREY)
+    for number, ((gap, one), colour) in enumerate(zip(found.items(), shades, strict=True)):
+        # Side by side, so that no bar hides another.
+        places = np.arange(len(SCALES)) + 0.07 * (number - (len(found) - 1) / 2)
         means = [100 * auc.mean for auc in one.test]
         deviations = [100 * auc.deviation for auc in one.test]
-        name = f"{gap.displaced:g}, {gap.turned_degrees:g}°: probe {one.probe.mean:.2f}"
-        axes.errorbar(
-            range(len(SCALES)),
-            means,
-            deviations,
-            fmt="o-",
-            ms=4,
-            color=colour,
-            capsize=2,
-            lw=1.2,
-            label=name,
-        )
+        dashes = "-" if gap in ALONG else "--"
+        name = f"{gap.displaced:g}, {gap.turned_degrees:g}°: {one.probe.mean:.2f}"
+        axes.plot(places, means, dashes, marker="o", ms=4, color=colour, lw=1.2, label=name)
+        axes.errorbar(places, means, deviations, fmt="none", color=colour, alpha=0.4, capsize=2)
         at = SCALES.index(one.scale)
-        axes.plot(at, means[at], "o", ms=10, mfc="none", color=colour)
+        axes.plot(places[at], means[at], "o", ms=10, mfc="none", color=colour)
     axes.set_xticks(range(len(SCALES)), [f"{scale:g}" for scale in SCALES])
-    axes.set(xlabel="λ", ylabel="test AUC, %")
+    axes.set(xlabel="λ", ylabel="test AUC, %", xlim=(-0.5, len(SCALES) - 0.5))
     axes.set_title("AUC over λ; ring: best on validation", loc="left", fontweight="bold")
-    axes.legend(frameon=False, title="displaced, turned", loc="lower left")
+    axes.set_ylim(top=102)
+    axes.legend(
+        frameon=False,
+        title="displaced, turned: probe",
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+    )
 
 
 def draw_learnable(path: Path, found: Sequence[PolicyFigures]) -> None:
