@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -14,7 +15,7 @@ from training.clips import TrainingError
 from training.crew import Crew
 from training.encoders import EncoderChoice
 from training.features import Work, extract
-from training.manifest import clip_rows, load_manifest
+from training.manifest import Row, clip_rows, load_manifest, mark_tests
 
 
 def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,6 +50,14 @@ def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="also ten crops of every window, to train on; figures use the whole picture",
     )
     parser.add_argument(
+        "--test-share",
+        type=float,
+        metavar="SHARE",
+        help="mark whole cameras or recordings with this share of the real videos as test, which "
+        "evaluate judges on and train leaves alone; where nothing marks them yet",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of that choice (default %(default)s)")
+    parser.add_argument(
         "--workers",
         type=int,
         default=min(2, os.cpu_count() or 1),
@@ -71,14 +80,18 @@ def run_extract(options: argparse.Namespace) -> None:
     """
     if not 1 <= options.frames <= 16:
         raise TrainingError(f"--frames ({options.frames}) must be 1 to 16")
+    if options.seed < 0:
+        raise TrainingError(f"--seed ({options.seed}) must be 0 or more")
     source: Path = options.videos
-    rows = clip_rows(source) if source.is_dir() else load_manifest(source).rows
+    rows: Sequence[Row] = clip_rows(source) if source.is_dir() else load_manifest(source).rows
+    if options.test_share is not None:
+        if not 0 < options.test_share < 1:
+            raise TrainingError(f"--test-share ({options.test_share}) must be between 0 and 1")
+        rows = mark_tests(rows, options.test_share, options.seed)
     base = source if source.is_dir() else source.parent
     choice = EncoderChoice(options.encoder, options.model, options.pretrained, options.frames)
-    work, crew = (
-        Work(options.out.absolute(), choice, options.crops),
-        Crew(options.workers, options.ray),
-    )
+    work = Work(options.out.absolute(), choice, options.crops)
+    crew = Crew(options.workers, options.ray)
     with tqdm(total=len(rows), desc="extract", unit="video", disable=None) as bar:
         outcome = extract(rows, base, work, crew, lambda name: _advance(bar, name))
     if options.json:

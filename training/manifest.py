@@ -233,3 +233,32 @@ def _check_both_labels(rows: Sequence[Row], purpose: str) -> None:
                 f"none of {len(rows)} videos to {purpose} is {label}; both labels are needed, "
                 "each in groups of its own"
             )
+
+
+def mark_tests(rows: Sequence[Row], share: float, seed: int) -> list[Row]:
+    """Rows of which some groups are marked as test, dealt by chance.
+
+    Args:
+        rows: none of them marked yet.
+        share: of the real videos of each label, in (0, 1), or just over.
+        seed: of the choice.
+
+    Raises:
+        TrainingError: rows are marked already, or a side lacks a label.
+    """
+    marked = [row for row in rows if row.split == "test"]
+    if marked:
+        raise TrainingError(
+            f"{marked[0].id!r} and {len(marked) - 1} others are marked as test already; leave the "
+            "share of test videos out"
+        )
+    groups = _dealt_groups(rows, share, seed)
+    tests = [row for row in rows if row.group in groups and not row.synthetic]
+    _check_both_labels(tests, "test on")
+    _check_both_labels([row for row in rows if row.group not in groups], "train on")
+    return [
+        row.model_copy(update={"split": "test"})
+        if row.group in groups and not row.synthetic
+        else row
+        for row in rows
+    ]

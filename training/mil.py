@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +43,10 @@ from training.mil_recipe import MilRecipe
 SNAPSHOT = "snapshot.safetensors"
 
 _CHUNK_WINDOWS = 256
+_ONE_THREAD_NUMBERS = 4_000_000
+"""A step that reads fewer numbers runs faster on one thread: threads would wait for each other.
+
+Measured on two cores: 28 ms a step on one, 94 on two, for 64 videos of 48-dimensional features."""
 _CALIBRATION_STEP = 2**31
 _SNAPSHOT_EVERY_SECONDS = 30.0
 
@@ -128,7 +133,10 @@ def train_manifest(
     run = _Run(data, recipe, folder)
     first = run.resume()
     saved_seconds = time.monotonic()
-    with Curves(folder, (*FIGURES, "validation_auc"), first) as curves:
+    with (
+        _threads(_numbers_a_step(data, recipe)),
+        Curves(folder, (*FIGURES, "validation_auc"), first) as curves,
+    ):
         for step in range(first, recipe.steps):
             figures = run.step(step)
             done = step + 1
@@ -142,6 +150,23 @@ def train_manifest(
                 saved_seconds = time.monotonic()
             progress.step(step, figures)
     return run.finish()
+
+
+def _numbers_a_step(data: MilData, recipe: MilRecipe) -> int:
+    """Of features that a step may read at most."""
+    _, crops, width = data.train[0].features.shape
+    return int(2 * recipe.each * (recipe.context + recipe.lead) * crops * width)
+
+
+@contextmanager
+def _threads(numbers: int) -> Iterator[None]:
+    """As many threads of torch as a step is worth, no more than there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if numbers < _ONE_THREAD_NUMBERS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Run:

@@ -173,6 +173,8 @@ def test_a_tower_of_open_clip_encodes_frames(data: Path, tmp_path: Path) -> None
         (["--encoder", "nowhere"], "nowhere is not a bundle"),
         (["--encoder", "B", "--workers", "0"], r"--workers (0) must be 1 to 64"),
         (["--encoder", "B", "--frames", "17"], r"--frames (17) must be 1 to 16"),
+        (["--encoder", "B", "--test-share", "1"], "--test-share (1.0) must be between 0 and 1"),
+        (["--encoder", "B", "--seed", "-1"], "--seed (-1) must be 0 or more"),
     ],
 )
 def test_mistakes_get_a_sentence(

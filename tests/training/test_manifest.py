@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.clips import TrainingError
-from training.manifest import Manifest, Row, load_manifest, split_rows, write_manifest
+from training.manifest import (
+    Manifest,
+    Row,
+    load_manifest,
+    mark_tests,
+    split_rows,
+    write_manifest,
+)
 
 
 def row(name: str, label: str = "normal", group: str | None = None, **more: object) -> Row:
@@ -101,3 +108,29 @@ def test_a_marked_validation_split_is_kept_and_must_not_leak() -> None:
 def test_videos_of_one_label_cannot_be_trained_on(label: str) -> None:
     with pytest.raises(TrainingError, match="both labels are needed"):
         split_rows([r for r in rows_of(4) if r.label == label], 0.2, 0)
+
+
+@given(groups=st.integers(3, 12), share=st.floats(0.05, 0.6), seed=st.integers(0, 9))
+def test_whole_groups_of_real_videos_become_tests(groups: int, share: float, seed: int) -> None:
+    made = row("made", "anomalous", source="synthetic")
+    rows = [*rows_of(groups), made]
+    marked = mark_tests(rows, share, seed)
+    tests = {one.group for one in marked if one.split == "test"}
+    assert [one.model_copy(update={"split": None}) for one in marked] == rows
+    assert all((one.group in tests) == (one.split == "test") for one in marked)
+    assert made.group not in tests
+    assert share * groups <= len(tests) < share * groups + 1
+    assert mark_tests(rows, share, seed) == marked
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([row("a", split="test"), row("b", "anomalous")], "'a' and 0 others are marked as test"),
+        ([row("a", group="g"), row("b", "anomalous", group="g")], "videos to train on is normal"),
+        ([row("a"), row("b")], "videos to test on is anomalous"),
+    ],
+)
+def test_rows_that_cannot_be_shared_out_are_refused(rows: list[Row], said: str) -> None:
+    with pytest.raises(TrainingError, match=said):
+        mark_tests(rows, 0.2, 0)

@@ -1,0 +1,63 @@
+"""The documented way from a folder of clips to a served bundle, on clips rendered here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.bundle import load_bundle
+from server.scoring import WindowScore
+from server.sender import VideoSource
+from tests.support.footage import make_footage
+from tests.support.pushing import answers_of
+from tests.support.serving import ServerProcess
+
+ROOT = Path(__file__).parents[2]
+MODULES = {"gvvad-train": "training", "gvvad-export": "export"}
+HEADING = "## From a folder of clips to a served bundle"
+
+
+def documented() -> list[str]:
+    """The commands under README's heading."""
+    text = (ROOT / "training" / "README.md").read_text().split(HEADING)[1]
+    block = re.search(r"```\n(.+?)```", text, re.DOTALL)
+    assert block is not None
+    return block[1].splitlines()
+
+
+def test_six_commands_at_most_lead_to_a_served_bundle() -> None:
+    commands = documented()
+    assert len(commands) <= 6
+    assert commands[-1] == "gvvad serve --set bundle=runs/mine/bundle"
+
+
+@pytest.mark.timeout(400)
+def test_the_documented_commands_serve_a_detector_that_tells_the_clips_apart(
+    tmp_path: Path,
+) -> None:
+    clips, mine = make_footage(tmp_path / "clips", sources=16), tmp_path / "mine"
+    for command in documented()[:-1]:
+        program, *words = command.replace("CLIPS", str(clips)).split()
+        words = [word.replace("runs/mine", str(mine)) for word in words]
+        finished = subprocess.run(
+            [sys.executable, "-m", MODULES[program], *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert finished.returncode == 0, f"{command}: {finished.stderr}"
+    assert "frame AUC" in (mine / "report" / "report.md").read_text()
+    bundle = load_bundle(mine / "bundle")
+    with ServerProcess(bundle=mine / "bundle") as server, server.client() as client:
+        assert client.model().bundle_id == bundle.bundle_id
+        peaks = {}
+        for kind in ("calm", "wild"):
+            source = VideoSource(str(clips / "scenes" / f"{kind}3.mp4"))
+            answers = answers_of(client.push(source.frames(), source.push))
+            scores = [answer.score for answer in answers if isinstance(answer, WindowScore)]
+            peaks[kind] = max(score for score in scores if score is not None)
+    assert peaks["wild"] > peaks["calm"]
