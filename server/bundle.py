@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from server.bank import BankError, Sentences, read_sentences
 from server.contract import TensorSpec, WindowSpec, encoder_tensors, head_tensors
@@ -69,15 +69,24 @@ class HeadPart(_Part):
 
     Attributes:
         name: architecture, such as "lap-causal".
-        half_life_windows: windows after which the memory's weight has halved.
+        half_life_windows: windows after which the memory's weight has halved; null for a head
+            that keeps none.
         states: shape per stream of each state tensor, by name without prefix.
         graph: the file.
     """
 
     name: str
-    half_life_windows: Annotated[float, Field(gt=0)]
+    half_life_windows: Annotated[float, Field(gt=0)] | None
     states: dict[str, tuple[int, ...]]
     graph: GraphFile
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if (self.half_life_windows is None) != (not self.states):
+            raise ValueError(
+                "half_life_windows must be null for a head without states, and only for such"
+            )
+        return self
 
 
 class BankPart(_Part):

@@ -81,6 +81,18 @@ def test_a_manifest_with_a_wrong_field_names_it(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"half_life_windows": None}, {"states": {}}], ids=["states alone", "memory alone"]
+)
+def test_a_head_has_states_and_a_half_life_or_neither(
+    directory: Path, changes: dict[str, object]
+) -> None:
+    head = json.loads((directory / "bundle.json").read_text())["head"]
+    change_manifest(directory, head=head | changes)
+    with pytest.raises(BundleError, match="null for a head without states, and only for such"):
+        load_bundle(directory)
+
+
 def test_a_manifest_cannot_name_files_outside_its_directory(directory: Path) -> None:
     content = json.loads((directory / "bundle.json").read_text())
     content["head"]["graph"]["file"] = "../bundle-graphs/head.onnx"
