@@ -9,11 +9,22 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from server.truth import TRUTH_FILE, ClipTruth, TruthError, load_truth
 
 SYNTHETIC = "synthetic"
 PAIRS_FILE = "same_camera_pairs.json"
+
+Split = Literal["train", "validation", "test"]
+
+_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 class TrainingError(ValueError):
@@ -102,6 +113,28 @@ def _clips_of(file: Path, data: Path) -> list[Clip]:
         source = SYNTHETIC if synthetic else source
         clips.append(Clip(prefix + name, dataset, source, synthetic, truth))
     return clips
+
+
+def find_splits(data: Path) -> dict[str, Split]:
+    """Where its dataset puts a clip, by its name, as far as a ground truth's `split` says so.
+
+    Raises:
+        TrainingError: an entry says something else.
+    """
+    splits: dict[str, Split] = {}
+    for file in sorted([*data.glob(f"*/{TRUTH_FILE}"), *data.glob(TRUTH_FILE)]):
+        prefix = "" if file.parent == data else f"{file.parent.name}/"
+        for name, entry in json.loads(file.read_bytes()).items():
+            said = entry.get("split")
+            if said is None:
+                continue
+            if not isinstance(said, str) or said not in _SPLITS:
+                raise TrainingError(
+                    f"{file}: split of {name[:200]!r} must be one of {', '.join(_SPLITS)}, or "
+                    f"not be there; got {str(said)[:50]!r}"
+                )
+            splits[prefix + name] = _SPLITS[said]
+    return splits
 
 
 def find_mates(data: Path) -> dict[str, tuple[str, ...]]:

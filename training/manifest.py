@@ -15,10 +15,9 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from training.clips import TrainingError, find_clips
+from training.clips import Split, TrainingError, find_clips, find_splits
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
-Split = Literal["train", "validation", "test"]
 
 
 class Row(BaseModel):
@@ -156,21 +155,23 @@ def clip_rows(data: Path) -> list[Row]:
     """Rows of the clips that ground-truth files name, paths relative to `data`.
 
     Raises:
-        TrainingError: see `find_clips`.
+        TrainingError: see `find_clips` and `find_splits`.
     """
+    clips, splits = find_clips(data), find_splits(data)
     return [
         Row(
             id=clip.name,
             label="anomalous" if clip.anomalous else "normal",
             source="synthetic" if clip.synthetic else "real",
             group=clip.name if clip.synthetic else f"{clip.dataset}/{clip.source}",
+            split=splits.get(clip.name),
             dataset=clip.dataset,
             video=clip.name,
             frames=clip.truth.frames,
             fps=clip.truth.fps,
             anomalous=clip.truth.anomalous,
         )
-        for clip in find_clips(data)
+        for clip in clips
     ]
 
 
@@ -206,6 +207,51 @@ def split_rows(
     if validation_share or marked:
         _check_both_labels(validation, "validate on")
     return training, validation
+
+
+def split_normal_rows(
+    rows: Sequence[Row], validation_share: float, seed: int
+) -> tuple[list[Row], list[Row]]:
+    """Normal real rows to fit what is usual to, and such that are held back; no test rows.
+
+    Where rows are marked "validation", they are held back. Otherwise whole groups are dealt by
+    chance; videos where all are of one group, since a scene of its own is learned so.
+
+    Args:
+        rows: a manifest's.
+        validation_share: of the videos, in (0, 1).
+        seed: of the choice.
+
+    Raises:
+        TrainingError: fewer than two such rows, or none is left on a side.
+    """
+    usable = [
+        row
+        for row in rows
+        if row.label == "normal"
+        and not row.synthetic
+        and row.split != "test"
+        and row.kept is not False
+    ]
+    if len(usable) < 2:
+        raise TrainingError(
+            f"{len(usable)} of {len(rows)} rows are real normal videos outside the test split; 2 "
+            "or more are needed, to fit to and to hold back"
+        )
+    held_back = [row for row in usable if row.split == "validation"]
+    if not held_back:
+        several = len({row.group for row in usable}) > 1
+        units = usable if several else [row.model_copy(update={"group": row.id}) for row in usable]
+        chosen = _dealt_groups(units, validation_share, seed)
+        held_back = [row for row, unit in zip(usable, units, strict=True) if unit.group in chosen]
+    spared = {row.id for row in held_back}
+    fitted = [row for row in usable if row.id not in spared]
+    if not fitted:
+        raise TrainingError(
+            f"all {len(usable)} normal videos are held back, none is left to fit to; mark fewer as "
+            "validation, lower validation_share, or add videos of other groups"
+        )
+    return fitted, held_back
 
 
 def _dealt_groups(rows: Sequence[Row], share: float, seed: int) -> set[str]:

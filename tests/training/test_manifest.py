@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from training.clips import TrainingError
 from training.manifest import (
     Manifest,
     Row,
+    clip_rows,
     load_manifest,
     mark_tests,
+    split_normal_rows,
     split_rows,
     write_manifest,
 )
@@ -134,3 +137,51 @@ def test_whole_groups_of_real_videos_become_tests(groups: int, share: float, see
 def test_rows_that_cannot_be_shared_out_are_refused(rows: list[Row], said: str) -> None:
     with pytest.raises(TrainingError, match=said):
         mark_tests(rows, 0.2, 0)
+
+
+@given(groups=st.integers(2, 30), share=st.floats(0.05, 0.5), seed=st.integers(0, 1000))
+def test_normal_videos_alone_are_split_by_whole_groups(
+    groups: int, share: float, seed: int
+) -> None:
+    rows = [*rows_of(groups), row("made", source="synthetic"), row("held", split="test")]
+    fitted, held_back = split_normal_rows(rows, share, seed)
+    normal = [r.id for r in rows_of(groups) if r.label == "normal"]
+    assert sorted(r.id for r in fitted + held_back) == sorted(normal)
+    assert {r.group for r in fitted}.isdisjoint(r.group for r in held_back)
+    assert len(held_back) >= share * len(normal)
+
+
+def test_of_a_single_scene_whole_videos_are_held_back() -> None:
+    rows = [row(f"clip-{number}", group="walkway") for number in range(8)]
+    fitted, held_back = split_normal_rows(rows, 0.25, 0)
+    assert (len(fitted), len(held_back)) == (6, 2)
+    marked = [*rows[:7], row("last", group="walkway", split="validation")]
+    assert split_normal_rows(marked, 0.25, 0)[1] == marked[7:]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_normal_videos_cannot_be_split(count: int) -> None:
+    rows = [row(f"clip-{number}") for number in range(count)] + [row("odd", "anomalous")]
+    with pytest.raises(TrainingError, match=f"{count} of {count + 1} rows are real normal videos"):
+        split_normal_rows(rows, 0.25, 0)
+
+
+def truth_of(folder: Path, splits: dict[str, object]) -> Path:
+    entries = {
+        name: {"frames": 20, "fps": 10, "anomalous": []} | ({"split": said} if said else {})
+        for name, said in splits.items()
+    }
+    (folder / "ground_truth.json").write_text(json.dumps(entries))
+    return folder
+
+
+def test_a_ground_truth_says_which_clips_are_for_testing(tmp_path: Path) -> None:
+    said = {"a.mp4": "training", "b.mp4": "testing", "c.mp4": "validation", "d.mp4": None}
+    found = {r.id: r.split for r in clip_rows(truth_of(tmp_path, dict(said)))}
+    assert found == {"a.mp4": "train", "b.mp4": "test", "c.mp4": "validation", "d.mp4": None}
+
+
+@pytest.mark.parametrize("said", ["tests", 3, ["test"]])
+def test_a_split_that_is_none_is_refused(tmp_path: Path, said: object) -> None:
+    with pytest.raises(TrainingError, match=r"split of 'a\.mp4' must be one of train, training"):
+        clip_rows(truth_of(tmp_path, {"a.mp4": said}))
