@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from export.graphs import export_encoder, export_head
+from export.steps import ExportedStep, step_of
 from server.bundle import (
     SCHEMA,
     Bundle,
@@ -19,10 +20,8 @@ from server.bundle import (
     write_bundle,
 )
 from training.checkpoint import Checkpoint
-from training.head import Head
 
 ENCODER_NAME = "motion-members"
-HEAD_NAME = "lap-causal"
 ENCODER_FILE = "encoder.onnx"
 HEAD_FILE = "head.onnx"
 
@@ -45,18 +44,16 @@ def export_bundle(checkpoint: Checkpoint, directory: Path) -> Bundle:
         export_encoder(
             detector.encoder, checkpoint.window, checkpoint.preprocess, graphs[ENCODER_FILE]
         )
-        export_head(detector.head, graphs[HEAD_FILE])
+        export_head(step_of(detector.head), graphs[HEAD_FILE])
         return write_bundle(directory, _manifest(checkpoint, graphs), graphs)
 
 
-def head_part(head: Head, graph: Path) -> HeadPart:
+def head_part(step: ExportedStep, graph: Path) -> HeadPart:
     """What a manifest says of an exported head."""
-    half_life = head.spec.half_life_windows
-    assert half_life is not None, "only a causal head is served"
     return HeadPart(
-        name=HEAD_NAME,
-        half_life_windows=half_life,
-        states=head.spec.states,
+        name=step.name,
+        half_life_windows=step.half_life_windows,
+        states=step.states,
         graph=graph_file(graph),
     )
 
@@ -74,7 +71,7 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, Path]) -> Manifest:
             feature_scale=encoder.feature_scale,
             graph=graph_file(graphs[ENCODER_FILE]),
         ),
-        head=head_part(checkpoint.detector.head, graphs[HEAD_FILE]),
+        head=head_part(step_of(checkpoint.detector.head), graphs[HEAD_FILE]),
         threshold=Threshold(value=provenance.threshold, chosen=provenance.threshold_rule),
         training=Training(
             manifest_sha256=provenance.manifest_sha256,

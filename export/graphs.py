@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import nn
 
+from export.steps import ExportedStep
 from server.contract import (
     EXPLANATION_INDEX,
     EXPLANATION_WEIGHT,
@@ -25,7 +26,6 @@ from server.contract import (
 )
 from server.preprocess import PreprocessSpec
 from training.encoder import Encoder
-from training.head import Head, HeadStep
 
 OPSET = 18
 _TRACED_BATCH = 2  # one would be taken for a constant
@@ -40,16 +40,15 @@ def export_encoder(
     _export(encoder, (images,), path, ([IMAGES], [FEATURE]))
 
 
-def export_head(head: Head, path: Path) -> None:
+def export_head(step: ExportedStep, path: Path) -> None:
     """Write feature and state_* -> score and next_state_*, with a bank also explanation_*."""
-    spec = head.spec
-    inputs = [torch.zeros(_TRACED_BATCH, spec.feature_dim)]
-    inputs += [torch.zeros(_TRACED_BATCH, *shape) for shape in spec.states.values()]
-    before = [STATE_PREFIX + name for name in spec.states]
-    after = [NEXT_STATE_PREFIX + name for name in spec.states]
-    told = [] if head.semantic is None else [EXPLANATION_INDEX, EXPLANATION_WEIGHT]
+    inputs = [torch.zeros(_TRACED_BATCH, step.feature_dim)]
+    inputs += [torch.zeros(_TRACED_BATCH, *shape) for shape in step.states.values()]
+    before = [STATE_PREFIX + name for name in step.states]
+    after = [NEXT_STATE_PREFIX + name for name in step.states]
+    told = [EXPLANATION_INDEX, EXPLANATION_WEIGHT] if step.explains else []
     names = ([FEATURE, *before], [SCORE, *after, *told])
-    _export(HeadStep(head), tuple(inputs), path, names)
+    _export(step.module, tuple(inputs), path, names)
 
 
 def _export(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from export.bundle import ENCODER_FILE, HEAD_FILE, head_part
 from export.graphs import export_head
+from export.steps import step_of
 from server.bank import Sentences
 from server.bundle import (
     BankPart,
@@ -59,11 +60,11 @@ def export_head_bundle(parts: HeadParts, directory: Path) -> Bundle:
     source, run = load_bundle(parts.encoder), load_run(parts.run)
     _check(parts, run, source)
     opening = _opening(parts, run)
-    directory = directory.resolve()
+    step, directory = step_of(run.head), directory.resolve()
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         files = {ENCODER_FILE: source.encoder_path, HEAD_FILE: Path(scratch) / HEAD_FILE}
-        export_head(run.head, files[HEAD_FILE])
+        export_head(step, files[HEAD_FILE])
         bank = None
         if parts.bank is not None:
             files[BANK_FILE] = Path(scratch) / BANK_FILE
@@ -80,7 +81,7 @@ def export_head_bundle(parts: HeadParts, directory: Path) -> Bundle:
                 feature_scale=encoder.feature_scale,
                 graph=encoder.graph.model_copy(update={"file": ENCODER_FILE}),
             ),
-            head=head_part(run.head, files[HEAD_FILE]),
+            head=head_part(step, files[HEAD_FILE]),
             bank=bank,
             threshold=opening,
             training=_training(source, run),
@@ -98,12 +99,12 @@ def _bank(bank: Bank, file: Path) -> BankPart:
 
 def _check(parts: HeadParts, run: HeadRun, source: Bundle) -> None:
     folder = parts.run
-    if not run.head.spec.causal:
+    if not run.causal:
         raise TrainingError(
             f"{folder} holds a head that sees the future; only a causal one is served, "
             "of lap-causal or lap-bank, say"
         )
-    if run.head.spec.text == "caption":
+    if run.reads_captions:
         raise TrainingError(
             f"{folder} holds a head that reads captions, which a stream has not; use a bank"
         )

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from export.steps import step_of
 from server.bundle import Bundle, BundleError, load_bundle
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from training.checkpoint import Checkpoint
 from training.encoder import Encoder
-from training.head import Head, HeadState, HeadStep
+from training.head_run import AnyHead
 
 TOLERANCE = 1e-4
 STEPS = 1000
@@ -45,7 +46,7 @@ class Verification:
 
 
 def verify(
-    directory: Path, checkpoint: Checkpoint | None, head: Head | None = None
+    directory: Path, checkpoint: Checkpoint | None, head: AnyHead | None = None
 ) -> Verification:
     """Verify a bundle.
 
@@ -129,16 +130,14 @@ def _feature_error(encoder: Encoder, windows: np.ndarray, features: np.ndarray) 
 
 
 @torch.inference_mode()
-def _score_error(head: Head, streams: np.ndarray, scores: np.ndarray) -> float:
+def _score_error(head: AnyHead, streams: np.ndarray, scores: np.ndarray) -> float:
     """Of (steps, streams) scores, from zero states."""
-    _check_width(head.spec.feature_dim, streams.shape[2])
-    step = HeadStep(head)
-    state: tuple[torch.Tensor, ...] = HeadState.zero(
-        head.spec, streams.shape[1], torch.empty(0)
-    ).tensors()
+    step = step_of(head)
+    _check_width(step.feature_dim, streams.shape[2])
+    state = tuple(torch.zeros(streams.shape[1], *shape) for shape in step.states.values())
     worst = 0.0
     for feature, found in zip(streams, scores, strict=True):
-        expected, *others = step(torch.from_numpy(feature), *state)
+        expected, *others = step.module(torch.from_numpy(feature), *state)
         state = tuple(others[: len(state)])
         worst = max(worst, float(np.abs(expected.numpy() - found).max()))
     return worst

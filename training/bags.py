@@ -6,6 +6,7 @@ window in order. Published files keep the crops second; so do we.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,18 @@ def _check_alike(bag: Bag, first: Bag) -> None:
             raise TrainingError(
                 f"captions of {bag.row.id!r} have {width} numbers, {expected} were expected"
             )
+
+
+def feed_digest(digest: hashlib._Hash, bags: Iterable[Bag]) -> None:
+    """Add to a hash which videos there are and of which features.
+
+    A file counts by its length, first and last window: reading all of it again would take
+    minutes, and features that are made anew differ there as well.
+    """
+    for bag in bags:
+        digest.update(bag.row.to_line().encode())
+        for array in (bag.features, *(() if bag.captions is None else (bag.captions,))):
+            digest.update(f"{array.shape}".encode() + array[0].tobytes() + array[-1].tobytes())
 
 
 def segments(windows: Floats, count: int) -> Floats:

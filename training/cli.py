@@ -17,11 +17,11 @@ from server.preprocess import PreprocessSpec
 from training.ablate_cli import add_ablate, run_ablate
 from training.bank_cli import add_bank, run_bank
 from training.clips import TrainingError, find_clips
+from training.density_recipe import HEAD_RECIPES
 from training.evaluate_cli import add_evaluate, run_evaluate
 from training.extract_cli import add_extract, run_extract
 from training.import_cli import add_import, run_import
 from training.mil_cli import DEFAULT_HEAD, run_head
-from training.mil_recipe import BUILT_IN
 from training.recipe import EMBEDDED, load_recipe
 from training.render import render
 from training.report import Report
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--out", required=True, type=Path, help="folder for checkpoint and figures")
     two.add_argument(
         "--recipe",
-        help=f"YAML; with --manifest also {', '.join(BUILT_IN)} (default {DEFAULT_HEAD}), "
+        help=f"YAML; with --manifest also {', '.join(HEAD_RECIPES)} (default {DEFAULT_HEAD}), "
         "with --windows the embedded detector's",
     )
     two.add_argument(

@@ -136,7 +136,7 @@ def judged_rows(manifest: Manifest, split: str) -> list[Row]:
 
 def _by_head(manifest: Manifest, rows: Sequence[Row], options: argparse.Namespace) -> Judged:
     run = load_run(options.head)
-    contents = Contents(run.encoder, run.head.spec.text == "caption")
+    contents = Contents(run.encoder, run.reads_captions)
     bags = open_bags(manifest, rows, contents)
     shown = tqdm(bags, desc="score", unit="video", disable=None)
     videos = by_head(run.head, manifest, bags, lambda _: shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,17 @@ from torch import Tensor
 
 from training.bank import Bank
 from training.clips import TrainingError
+from training.density import Density, DensitySpec
 from training.head import Head, HeadSpec
 from training.semantic import BankSize
 
 HEAD_WEIGHTS = "head.safetensors"
 HEAD_FILE = "head.json"
+
+DENSITY = "density"
+"""What a run's description calls its detector; a head that labels taught has no such note."""
+
+AnyHead = Head | Density
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class HeadRun:
         recipe: as it was.
     """
 
-    head: Head
+    head: AnyHead
     name: str
     encoder: str | None
     bank: str | None
@@ -51,6 +57,16 @@ class HeadRun:
     threshold: float | None
     threshold_rule: str
     recipe: dict[str, Any]
+
+    @property
+    def causal(self) -> bool:
+        """Whether a score depends on nothing later."""
+        return isinstance(self.head, Density) or self.head.spec.causal
+
+    @property
+    def reads_captions(self) -> bool:
+        """Whether it needs sentences about every window."""
+        return isinstance(self.head, Head) and self.head.spec.text == "caption"
 
 
 def load_run(folder: Path) -> HeadRun:
@@ -64,9 +80,7 @@ def load_run(folder: Path) -> HeadRun:
         raise TrainingError(f"{folder} holds no {HEAD_FILE}; give the folder of a finished run")
     try:
         content = json.loads(path.read_bytes())
-        spec = content["head"]
-        size = None if spec["bank"] is None else BankSize(**spec["bank"])
-        head = Head(HeadSpec(**spec | {"hidden": tuple(spec["hidden"]), "bank": size}))
+        head = _empty_head(content)
         threshold = content["threshold"] or {"value": None, "chosen": ""}
         run = HeadRun(
             head,
@@ -96,7 +110,45 @@ def load_run(folder: Path) -> HeadRun:
     return run
 
 
-def load_head(folder: Path, bank: Bank | None = None) -> Head:
+def _empty_head(content: dict[str, Any]) -> AnyHead:
+    """Of the size that a run's description tells, without its weights."""
+    spec = content["head"]
+    if content.get("detector") == DENSITY:
+        return Density(DensitySpec(**spec))
+    size = None if spec["bank"] is None else BankSize(**spec["bank"])
+    return Head(HeadSpec(**spec | {"hidden": tuple(spec["hidden"]), "bank": size}))
+
+
+def save_density_run(folder: Path, run: HeadRun) -> None:
+    """Write a density as `load_run` reads it."""
+    write_tensors(
+        folder / HEAD_WEIGHTS, dict(run.head.state_dict()), {"fingerprint": run.fingerprint}
+    )
+    content = {
+        "detector": DENSITY,
+        "name": run.name,
+        "head": asdict(run.head.spec),
+        "recipe": run.recipe,
+        "encoder": run.encoder,
+        "bank": None,
+        "seed": run.seed,
+        "fingerprint": run.fingerprint,
+        "code_version": run.code_version,
+        "chosen": {"auc": run.auc},
+        "threshold": {"value": run.threshold, "chosen": run.threshold_rule},
+        "clips": run.clips,
+    }
+    write_description(folder, content)
+
+
+def write_description(folder: Path, content: dict[str, Any]) -> None:
+    """Write what is known of a run, whole or not at all."""
+    scratch = folder / f".{HEAD_FILE}"
+    scratch.write_text(json.dumps(content, indent=1) + "\n")
+    scratch.replace(folder / HEAD_FILE)
+
+
+def load_head(folder: Path, bank: Bank | None = None) -> AnyHead:
     """Read a run's head.
 
     Args:

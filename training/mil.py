@@ -7,7 +7,6 @@ the seed and the step.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from server.metrics import frame_scores, roc_auc
 from training.bags import Bag
 from training.clips import TrainingError
 from training.head import Head, HeadState
-from training.head_run import HEAD_FILE, HEAD_WEIGHTS, read_tensors, write_tensors
+from training.head_run import HEAD_WEIGHTS, read_tensors, write_description, write_tensors
 from training.learner import FIGURES, Learner
 from training.logs import Curves
 from training.manifest import Manifest, load_manifest
@@ -283,9 +282,7 @@ class _Run:
                 "judge": len(self._data.judge),
             },
         }
-        scratch = self._folder / f".{HEAD_FILE}"
-        scratch.write_text(json.dumps(content, indent=1) + "\n")
-        scratch.replace(self._folder / HEAD_FILE)
+        write_description(self._folder, content)
         return Trained(head.eval(), auc, self._best_step)
 
     def _threshold(self) -> dict[str, object] | None:

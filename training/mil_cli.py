@@ -1,15 +1,20 @@
-"""gvvad-train train --manifest: fit a head on features, with a bar."""
+"""gvvad-train train --manifest: fit a head or a density on features, with a bar."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from training.clips import TrainingError
+from training.density_recipe import DensityRecipe, load_head_recipe
+from training.density_run import train_density
 from training.head_run import HEAD_WEIGHTS
+from training.manifest import Row, load_manifest
 from training.mil import Places, Progress, train_head
 from training.mil_data import Texts
-from training.mil_recipe import load_mil_recipe
+from training.mil_recipe import MilRecipe
 
 DEFAULT_HEAD = "lap-causal"
 
@@ -20,7 +25,23 @@ def run_head(options: argparse.Namespace) -> None:
     Raises:
         TrainingError: data or recipe cannot be used.
     """
-    recipe = load_mil_recipe(options.recipe or DEFAULT_HEAD)
+    recipe = load_head_recipe(options.recipe or DEFAULT_HEAD)
+    if isinstance(recipe, DensityRecipe):
+        _run_density(options, recipe)
+    else:
+        _run_mil(options, recipe)
+
+
+def _run_density(options: argparse.Namespace, recipe: DensityRecipe) -> None:
+    for name in ("prompts", "bank"):
+        if getattr(options, name) is not None:
+            raise TrainingError(f"--{name} does not go with a density, which reads features alone")
+    found = train_density(load_manifest(options.manifest), options.out, recipe, _files)
+    print(f"{recipe.name}: threshold {found.threshold:.3f}, {found.threshold_rule}")
+    print(f"weights in {options.out / HEAD_WEIGHTS}")
+
+
+def _run_mil(options: argparse.Namespace, recipe: MilRecipe) -> None:
     places = Places(options.manifest, options.out, Texts(options.prompts, options.bank))
     with tqdm(total=recipe.steps, desc="train", unit="step", disable=None) as bar:
         latest = {"auc": "-"}
@@ -34,10 +55,12 @@ def run_head(options: argparse.Namespace) -> None:
                 refresh=False,
             )
 
-        progress = Progress(
-            lambda rows: tqdm(rows, desc="files", unit="video", disable=None, leave=False), show
-        )
-        found = train_head(places, recipe, progress)
+        found = train_head(places, recipe, Progress(_files, show))
     auc = "without validation" if found.auc is None else f"validation AUC {found.auc:.3f}"
     print(f"{recipe.name}: the head of step {found.step}, {auc}")
     print(f"weights in {options.out / HEAD_WEIGHTS}, curves in {options.out}")
+
+
+def _files(rows: Sequence[Row]) -> Iterable[Row]:
+    shown: Iterable[Row] = tqdm(rows, desc="files", unit="video", disable=None, leave=False)
+    return shown

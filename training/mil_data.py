@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.bags import Bag, Contents, Floats, open_bags
+from training.bags import Bag, Contents, Floats, feed_digest, open_bags
 from training.bank import Bank, load_bank
 from training.clips import TrainingError
 from training.draw import Batch, Contiguous, Drawer, Segmented
@@ -166,16 +166,10 @@ def _check_bank(bank: Bank | None, bag: Bag) -> None:
 def _fingerprint(
     bags: list[Bag], recipe: MilRecipe, prompts: Tensor | None, bank: Bank | None
 ) -> str:
-    """Of all that decides a run: which videos, of which features, under which recipe.
-
-    A file counts by its length, first and last window: reading all of it again would take
-    minutes, and features that are made anew differ there as well.
-    """
-    digest = hashlib.sha256(recipe.model_dump_json(exclude={"name"}).encode())
-    for bag in bags:
-        digest.update(bag.row.to_line().encode())
-        for array in (bag.features, *(() if bag.captions is None else (bag.captions,))):
-            digest.update(f"{array.shape}".encode() + array[0].tobytes() + array[-1].tobytes())
+    """Of all that decides a run: which videos, of which features, under which recipe."""
+    content = recipe.model_dump_json(exclude={"name", "detector"})
+    digest = hashlib.sha256(content.encode())
+    feed_digest(digest, bags)
     if prompts is not None:
         digest.update(prompts.numpy().tobytes())
     if bank is not None:

@@ -61,6 +61,7 @@ class MilRecipe(Part):
     """A whole run on features.
 
     Attributes:
+        detector: tells it from one that learns without labels.
         name: of the detector.
         seed: every random choice follows from it.
         text: what is read beside the features: sentence embeddings of captions, or those of a
@@ -89,6 +90,7 @@ class MilRecipe(Part):
         scaling: SSLS.
     """
 
+    detector: Literal["mil"] = "mil"
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")]
     seed: Annotated[int, Field(ge=0)] = 0
     text: Text

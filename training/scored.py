@@ -17,9 +17,13 @@ from server.operating import Alarm, ScoreTrace, StreamTruth, TruthEvent
 from server.replay import replay
 from training.bags import Bag
 from training.clips import TrainingError
-from training.head import Head
+from training.density import Density
+from training.density_run import density_scores
+from training.head_run import AnyHead
 from training.manifest import Manifest, Row
 from training.mil import window_scores
+
+_BOTH = "both labels are needed"
 
 FPS = 30.0
 """Of a video whose manifest does not say; that of UCF-Crime."""
@@ -108,7 +112,7 @@ def check_truth(rows: Sequence[Row]) -> None:
     """Refuse videos of which it is not known when they are anomalous.
 
     Raises:
-        TrainingError: an anomalous video without intervals; or all of one label.
+        TrainingError: an anomalous video without intervals; or all frames of one label.
     """
     for row in rows:
         if row.label == "anomalous" and not row.anomalous:
@@ -116,14 +120,21 @@ def check_truth(rows: Sequence[Row]) -> None:
                 f"{row.id!r} is anomalous, but nothing says when: give `anomalous` intervals to "
                 "evaluate on it"
             )
-    labels = {row.label for row in rows}
-    if len(labels) < 2:
-        only = f"all are {labels.pop()}" if labels else "there is none"
-        raise TrainingError(f"{len(rows)} videos to evaluate on, {only}; both labels are needed")
+    if not any(row.label == "anomalous" for row in rows):
+        raise TrainingError(f"{len(rows)} videos to evaluate on, none is anomalous; {_BOTH}")
+    if not any(_has_normal_frames(row) for row in rows):
+        raise TrainingError(f"{len(rows)} videos to evaluate on, no frame is normal; {_BOTH}")
+
+
+def _has_normal_frames(row: Row) -> bool:
+    """As far as is known: of an anomalous video without a number of frames nothing is."""
+    if row.label == "normal" or row.frames is None:
+        return row.label == "normal"
+    return sum(end - start for start, end in row.anomalous or ()) < row.frames
 
 
 def by_head(
-    head: Head,
+    head: AnyHead,
     manifest: Manifest,
     bags: Sequence[Bag],
     progress: Callable[[Sequence[Bag]], Iterable[Bag]] = iter,
@@ -136,9 +147,10 @@ def by_head(
     return [_by_head(head, manifest, bag) for bag in progress(bags)]
 
 
-def _by_head(head: Head, manifest: Manifest, bag: Bag) -> VideoScores:
+def _by_head(head: AnyHead, manifest: Manifest, bag: Bag) -> VideoScores:
     spans = window_spans(manifest, bag)
-    scores = tuple(window_scores(head, bag).tolist())
+    known = density_scores(head, bag) if isinstance(head, Density) else window_scores(head, bag)
+    scores = tuple(known.tolist())
     first, end = (tuple(edge.tolist()) for edge in spans.T)
     return VideoScores(bag.row, first, end, scores)
 
