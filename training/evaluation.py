@@ -228,7 +228,8 @@ def _interval(
         statistic,
         seed=spec.seed,
         rounds=spec.rounds,
-        groups=groups,
+        # Of one camera alone every resample would be the same.
+        groups=groups if len(set(groups)) > 1 else None,
     )
 
 

@@ -62,10 +62,13 @@ def _frames(found: Evaluation) -> str:
             "from the share of anomalous frames that have it |"
         )
     resampled = (
-        "In brackets 95 % of resamples of whole cameras or recordings "
-        f"({found.spec.rounds} of them)."
+        f"In brackets 95 % of resamples of whole {_units(found)} ({found.spec.rounds} of them)."
     )
     return "\n".join(["| figure | value | what it is |", "|---|---|---|", *rows, "", resampled])
+
+
+def _units(found: Evaluation) -> str:
+    return "cameras or recordings" if found.groups > 1 else "videos, all of one camera"
 
 
 def _operator(found: Evaluation) -> str:
