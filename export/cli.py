@@ -19,6 +19,7 @@ _EPILOG = """\
 example:
   gvvad-export bundle --checkpoint runs/embedded --out runs/embedded/bundle
   gvvad-export verify runs/embedded/bundle --checkpoint runs/embedded
+  gvvad-export encoder --kind motion-cells --out runs/cells
   gvvad-export bundle --encoder server/default_bundle --head runs/mine --out runs/mine/bundle
 """
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        {"bundle": _bundle, "verify": _verify}[options.command](options)
+        {"bundle": _bundle, "encoder": _encoder, "verify": _verify}[options.command](options)
     except (TrainingError, BundleError, OSError) as error:
         print(f"gvvad-export: {error}", file=sys.stderr)
         return 2
@@ -77,7 +78,46 @@ def _parser() -> argparse.ArgumentParser:
     made_of.add_argument("--checkpoint", type=Path, help="what it was exported from")
     made_of.add_argument("--head", type=Path, help="the run on features that it was exported from")
     two.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_encoder(commands)
     return parser
+
+
+def _add_encoder(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "encoder",
+        help="write a bundle whose encoder needs no training, to extract features with",
+        description="motion-cells: flow and moving edges of every cell of the picture. "
+        "Fit a density to what gvvad-train extract makes with it, its `cells` as printed here; "
+        "until then the bundle's own score is how much moves.",
+    )
+    parser.add_argument("--kind", choices=("motion-cells",), required=True, help="which encoder")
+    for name, pixels, what in (
+        ("height", 240, "of the image"),
+        ("width", 360, "of the image"),
+        ("cell", 32, "side of a cell"),
+        ("stride", 16, "from one cell to the next; less than a cell makes them overlap"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            default=pixels,
+            metavar="PIXELS",
+            help=f"{what}, a multiple of 4 (default %(default)s)",
+        )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the bundle")
+
+
+def _encoder(options: argparse.Namespace) -> None:
+    from export.cells import export_cells
+    from training.motion_cells import CellSpec
+
+    try:
+        spec = CellSpec(options.height, options.width, options.cell, options.stride)
+    except ValueError as error:
+        raise TrainingError(f"--{error}") from None
+    print("exporting two graphs, about a quarter of a minute ...", file=sys.stderr)
+    bundle = export_cells(spec, options.out)
+    print(f"bundle {bundle.bundle_id} in {options.out}: {spec.cells} cells")
 
 
 def _bundle(options: argparse.Namespace) -> None:

@@ -25,14 +25,13 @@ from server.contract import (
     WindowSpec,
 )
 from server.preprocess import PreprocessSpec
-from training.encoder import Encoder
 
 OPSET = 18
 _TRACED_BATCH = 2  # one would be taken for a constant
 
 
 def export_encoder(
-    encoder: Encoder, window: WindowSpec, preprocess: PreprocessSpec, path: Path
+    encoder: nn.Module, window: WindowSpec, preprocess: PreprocessSpec, path: Path
 ) -> None:
     """Write images (B, S, H, W, 3) uint8 -> feature (B, D) float32."""
     shape = (_TRACED_BATCH, window.sampled_frames, preprocess.height, preprocess.width, 3)

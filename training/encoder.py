@@ -63,7 +63,7 @@ def motion(images: Tensor) -> Tensor:
         frames, flow right and down in half-size pixels, temporal and spatial
         gradient. Differences and gradients are of grey in [0, 1].
     """
-    grey = _grey(images)
+    grey = luma(images)
     steps = [grey[:, lag:] - grey[:, :-lag] for lag in (1, 2, 4)]
     energies = [
         _cells(steps[0].abs()),
@@ -83,12 +83,13 @@ def tail(images: Tensor) -> Tensor:
     Returns:
         (B,) in [0, 1], over every second row and column.
     """
-    grey = _grey(images)
+    grey = luma(images)
     thin = (grey[:, 1:] - grey[:, :-1])[:, :, ::2, ::2].abs().flatten(1)
     return thin.topk(max(1, round(_TAIL_SHARE * thin.shape[1])), 1).values[:, -1]
 
 
-def _grey(images: Tensor) -> Tensor:
+def luma(images: Tensor) -> Tensor:
+    """(B, S, H, W, 3) uint8 RGB to (B, S, H, W) grey in [0, 1]."""
     # One plane at a time: a product with a (3, 1) matrix is 30 times slower in onnxruntime.
     planes = [images[..., channel].float() * (share / 255) for channel, share in enumerate(_LUMA)]
     return planes[0] + planes[1] + planes[2]
