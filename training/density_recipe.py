@@ -12,8 +12,7 @@ from training.density import MemoryRule, Method
 from training.mil_recipe import BUILT_IN, RECIPES, MilRecipe
 from training.recipe import Count, Part, Positive, read_yaml
 
-DENSITY = "density"
-HEAD_RECIPES = (*BUILT_IN, DENSITY)
+HEAD_RECIPES = (*BUILT_IN, "density", "density-cells")
 
 
 class DensityRecipe(Part):
@@ -79,6 +78,6 @@ def load_head_recipe(name: str) -> MilRecipe | DensityRecipe:
         raise TrainingError(
             f"recipe {name!r} is neither a file nor one of {', '.join(HEAD_RECIPES)}"
         )
-    if read_yaml(path, _Kind, "recipe").detector == DENSITY:
+    if read_yaml(path, _Kind, "recipe").detector == "density":
         return read_yaml(path, DensityRecipe, "recipe")
     return read_yaml(path, MilRecipe, "recipe")

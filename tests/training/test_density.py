@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tests.support.featured import WIDTH, make_features
 from training.bags import Contents, open_bags
+from training.motion_cells import CellSpec
 from training.cli import main
 from training.clips import TrainingError
 from training.density import Density, DensitySpec, Memory, MemoryRule, fit_memory
@@ -271,11 +272,14 @@ def test_a_recipe_with_a_wrong_key_names_it(
 
 def test_a_recipe_says_which_detector_it_makes(tmp_path: Path) -> None:
     assert isinstance(load_head_recipe("density"), DensityRecipe)
+    cells = load_head_recipe("density-cells")
+    assert isinstance(cells, DensityRecipe)
+    assert cells.cells == CellSpec(240, 360).cells
     assert isinstance(load_head_recipe("lap-causal"), MilRecipe)
     content = yaml.safe_load(Path("training/recipes/lap-causal.yaml").read_text())
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content | {"detector": "mil"}))
     assert load_head_recipe(str(tmp_path / "own.yaml")) == load_head_recipe("lap-causal")
-    with pytest.raises(TrainingError, match=r"nor one of .*, density$"):
+    with pytest.raises(TrainingError, match=r"nor one of .*, density, density-cells$"):
         load_head_recipe("densities")
 
 
