@@ -29,9 +29,11 @@ from training.spread import Spread
 
 SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 STEPS = 150
+FEW_REAL, GENERATED = 20, 100
+"""Videos of either label to learn from."""
 
 _SHIFT = 2.5
-_REAL, _SYNTHETIC, _JUDGED = 20, 100, 150
+_JUDGED = 150
 _DEGREES_PER_SHIFT = 22.5
 
 
@@ -80,7 +82,7 @@ class GapCell:
     @property
     def key(self) -> str:
         """Hash of all that decides the outcome."""
-        sizes = (_SHIFT, _REAL, _SYNTHETIC, _JUDGED, SCALES)
+        sizes = (_SHIFT, FEW_REAL, GENERATED, _JUDGED, SCALES)
         content = ["gap-1", asdict(self.gap), self.seed, self.steps_each, sizes]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
@@ -98,7 +100,7 @@ class GapCell:
         """Fit and judge; nothing is left in the folder."""
         random = torch.Generator().manual_seed(self.seed)
         truth = Planting(axis(0, _SHIFT))
-        real = planted(truth, _REAL, _REAL, random)
+        real = planted(truth, FEW_REAL, FEW_REAL, random)
         validation, test = (planted(truth, _JUDGED, _JUDGED, random) for _ in range(2))
         made = _made(self.gap, random)
         found = []
@@ -117,7 +119,7 @@ class GapCell:
 def _made(gap: Gap, random: torch.Generator) -> Bags:
     angle = math.radians(gap.turned_degrees)
     shown = axis(0, _SHIFT * math.cos(angle)) + axis(2, _SHIFT * math.sin(angle))
-    bags = planted(Planting(shown, synthetic=True), _SYNTHETIC, _SYNTHETIC, random)
+    bags = planted(Planting(shown, synthetic=True), GENERATED, GENERATED, random)
     return replace(bags, features=bags.features + axis(1, gap.displaced))
 
 

@@ -156,7 +156,7 @@ def draw_learnable(path: Path, found: Sequence[PolicyFigures]) -> None:
                 if one.problem == problem and one.policy in colours:
                     colour = colours[one.policy]
                     _band(column[0], one.scales, colour, one.policy)
-                    _band(column[1], _smooth(one.cosines), colour, one.policy)
+                    _band(column[1], _smooth(one.cosine_curves), colour, one.policy)
             column[0].set_title(problem, loc="left", fontweight="bold")
             column[1].set_xlabel("step")
             for axes in column:
@@ -164,7 +164,8 @@ def draw_learnable(path: Path, found: Sequence[PolicyFigures]) -> None:
                 axes.spines[["top", "right"]].set_visible(False)
         grid[0, 0].set_ylabel("λ")
         grid[1, 0].set_ylabel("cosine of gradients")
-        grid[0, 0].legend(frameon=False, loc="lower left")
+        handles, names = grid[0, 0].get_legend_handles_labels()
+        sheet.legend(handles, names, frameon=False, loc="outside lower center", ncols=len(names))
         sheet.savefig(path)
 
 

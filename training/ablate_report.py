@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from training.ablate_gap import ALONG, DISPLACED, GAPS, SCALES, TURNED, Gap, GapFigures
-from training.ablate_learnable import ALONE, PROBLEMS, PolicyFigures
+from training.ablate_gap import FEW_REAL, GAPS, GENERATED, SCALES, Gap, GapFigures
+from training.ablate_learnable import ALONE, ASIDE, PROBLEMS, REAL, SYNTHETIC, PolicyFigures
 from training.ablate_run import ArmFigures, Study
 from training.ablation import Ablation
+from training.problems import WINDOWS
 from training.spread import Spread
 
 FEW_SEEDS = 5
@@ -173,14 +174,14 @@ def gap_markdown(found: Mapping[Gap, GapFigures], seeds: int, told: Sequence[str
     """The report of the domain gap."""
     parts = [
         "# Does a smaller domain gap make loss scaling needless?",
-        "Controlled problems: 20 + 20 real videos, normal and anomalous, beside 100 + 100 "
-        "synthetic ones of 32 windows. The gap is how far all synthetic windows are displaced "
-        "along an axis of their own (in a window's standard deviations) and by how much their "
-        "anomaly's direction is turned. The probe is a logistic regression between real and "
-        "synthetic windows, judged on other videos: 0.5 cannot tell, 1 always can. λ weighs each "
-        "synthetic video's loss; the best has the highest mean AUC on validation videos. AUC in "
-        "%, over windows of other real test videos, mean ± sample standard deviation over "
-        f"{seeds} seeds.",
+        f"Controlled problems: {FEW_REAL} + {FEW_REAL} real videos, normal and anomalous, beside "
+        f"{GENERATED} + {GENERATED} synthetic ones of {WINDOWS} windows. The gap is how far "
+        "all synthetic windows are displaced along an axis of their own (in a window's standard "
+        "deviations) and by how much their anomaly's direction is turned. The probe is a logistic "
+        "regression between real and synthetic windows, judged on other videos: 0.5 cannot tell, "
+        "1 always can. λ weighs each synthetic video's loss; the best has the highest mean AUC on "
+        "validation videos. AUC in %, over windows of other real test videos, mean ± sample "
+        f"standard deviation over {seeds} seeds.",
         *_few(seeds),
         _gap_table(found),
         f"**Bold**: the 95 % interval over the {seeds} seeds leaves out 0.",
@@ -208,7 +209,6 @@ def _gap_table(found: Mapping[Gap, GapFigures]) -> str:
             "-" if one.scale == 1 else difference(one.over_unscaled, 100),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    assert set(GAPS) == {*ALONG, DISPLACED, TURNED}
     return "\n".join(lines)
 
 
@@ -216,20 +216,21 @@ def learnable_markdown(found: Sequence[PolicyFigures], seeds: int, told: Sequenc
     """The report of the policies."""
     parts = [
         "# Why does a learnable λ lose to a fixed one?",
-        "Controlled problems: 24 + 24 real videos, normal and anomalous, beside 100 + 100 "
-        "synthetic ones. "
+        f"Controlled problems: {REAL} + {REAL} real videos, normal and anomalous, beside "
+        f"{SYNTHETIC} + {SYNTHETIC} synthetic ones. "
         + "; ".join(f"*{name}*: {what}" for name, what in PROBLEMS.items())
         + ".",
         "λ weighs each synthetic video's loss, from 1 where it is learned. *learnable* is the "
         "paper's: one more parameter of the training loss. *uncertainty* learns a variance a "
         "source. *meta* raises λ while the synthetic gradient helps held-out real videos; it gets "
-        "no more videos than the others and sets 8 + 8 of the real ones aside. AUC in %, over "
-        f"windows of real test videos, mean ± sample standard deviation over {seeds} seeds.",
+        f"no more videos than the others and sets {ASIDE} + {ASIDE} of the real ones aside. AUC in "
+        "%, over windows of real test videos, mean ± sample standard deviation over "
+        f"{seeds} seeds.",
         *_few(seeds),
         _policies_table(found),
         "Cosine and agreement are between the gradients of real and synthetic videos, mean over "
-        "the first quarter of training; agreement is the share of weights that both move the same "
-        f"way. **Bold**: the 95 % interval over the {seeds} seeds leaves out 0.",
+        "all but the first quarter of training; agreement is the share of weights that both move "
+        f"the same way. **Bold**: the 95 % interval over the {seeds} seeds leaves out 0.",
         "## What it says",
         *told,
         "![λ and gradients over training](learnable.png)",
@@ -252,7 +253,7 @@ def _policies_table(found: Sequence[PolicyFigures]) -> str:
             "-" if one.policy == ALONE else difference(one.over_alone, 100),
             str(ends),
             f"{one.lowest:.2f}",
-            str(one.cosine),
+            str(Spread.of(one.cosines)),
             f"{100 * one.agreement.mean:.0f} %",
         ]
         lines.append(f"| {' | '.join(cells)} |")
