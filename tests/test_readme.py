@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+TRAINING = (ROOT / "training" / "README.md").read_text()
 MODULES = {"gvvad": "server", "gvvad-train": "training", "gvvad-export": "export"}
 SUBCOMMAND = re.compile(r"[a-z]+")
 
@@ -18,17 +19,22 @@ SUBCOMMAND = re.compile(r"[a-z]+")
 def console_lines() -> list[list[str]]:
     """Words of every line in a code block that runs one of our programs."""
     blocks = [line[4:] for line in README.splitlines() if line.startswith("    ")]
+    for block in re.findall(r"^```\n(.+?)^```", TRAINING, re.DOTALL | re.MULTILINE):
+        blocks += block.splitlines()
     found = (re.search(r"(?:^|\| |^[A-Z_]+=\S+ )(gvvad(?:-\w+)? .+)", line) for line in blocks)
     return [match[1].split() for match in found if match]
 
 
+def command_of(line: list[str]) -> tuple[str, ...]:
+    """Program and subcommands."""
+    program, *words = line
+    depth = 2 if words[0] in ("streams", "ablate") else 1
+    return (program, *(word for word in words[:depth] if SUBCOMMAND.fullmatch(word)))
+
+
 def commands() -> list[tuple[str, ...]]:
-    """Program and subcommands of those lines, each once."""
-    found = set()
-    for program, *words in console_lines():
-        depth = 2 if words[0] == "streams" else 1
-        found.add((program, *(word for word in words[:depth] if SUBCOMMAND.fullmatch(word))))
-    return sorted(found)
+    """Of those lines, each once."""
+    return sorted({command_of(line) for line in console_lines()})
 
 
 def help_of(command: tuple[str, ...]) -> str:
@@ -46,9 +52,9 @@ def help_of(command: tuple[str, ...]) -> str:
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_exists_and_knows_the_flags_that_are_shown(command: tuple[str, ...]) -> None:
     text = help_of(command)
-    for program, *words in console_lines():
-        if (program, *words[: len(command) - 1]) == command:
-            unknown = [word for word in words if word.startswith("--") and word not in text]
+    for line in console_lines():
+        if command_of(line) == command:
+            unknown = [word for word in line if word.startswith("--") and word not in text]
             assert unknown == []
 
 

@@ -199,12 +199,16 @@ def main() -> None:
     folds = fold_features(options.windows, options.out, options.workers)
     pool, recipe, mates = embedded_pool(options.windows)
     spans = served_spans(read_extraction(options.windows), pool, recipe)
-    for fold, made in enumerate(folds):
+    for fold, features_of in enumerate(folds):
         seen, held_out = fold_clips(pool.clips, recipe.folds, fold)
-        writer = FoldWriter(options.out, pool, spans, made, fold)
+        writer = FoldWriter(options.out, pool, spans, features_of, fold)
         judged = [clip for clip in held_out if pool.clips[clip].dataset == JUDGED]
         tests = [writer.test(pool.clips[clip].name, [clip]) for clip in judged]
-        runs = [(clip, n, run) for clip in seen for n, run in enumerate(pool.runs(clip))]
+        # Generated clips are one source, which a fold holds out; heads of that fold learn from
+        # them all the same.
+        made = [clip for clip in held_out if pool.clips[clip].synthetic]
+        learned = [*seen, *made]
+        runs = [(clip, n, run) for clip in learned for n, run in enumerate(pool.runs(clip))]
         rows = [
             writer.train(f"{pool.clips[clip].name}@{n}", pool.clips[clip], run)
             for clip, n, run in runs
@@ -212,7 +216,7 @@ def main() -> None:
         writer.write("clips", [*rows, *tests])
         inside = [scene for scene in scenes(pool.clips, mates) if set(scene) <= set(judged)]
         tests = [writer.test(f"scene-{scene[0]}", scene) for scene in inside]
-        writer.write("streams", [*spliced(writer, pool, seen, recipe, mates), *tests])
+        writer.write("streams", [*spliced(writer, pool, learned, recipe, mates), *tests])
 
 
 def served_spans(extraction: Extraction, pool: Pool, recipe: Recipe) -> list[Spans]:

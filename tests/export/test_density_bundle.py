@@ -19,8 +19,8 @@ from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from server.replay import replay
 from tests.support.clips import write_clip
 from tests.support.footage import FPS, HEIGHT, WIDTH, frames
-from training.motion_cells import CHANNELS, CellEncoder, CellSpec
 from training.cli import main as train
+from training.motion_cells import CHANNELS, CellEncoder, CellSpec
 
 SPEC = CellSpec(HEIGHT, WIDTH, cell=16, stride=8)
 LENGTH = 48

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from tests.support.featured import WIDTH, make_features
 from training.bags import Contents, open_bags
-from training.motion_cells import CellSpec
 from training.cli import main
 from training.clips import TrainingError
 from training.density import Density, DensitySpec, Memory, MemoryRule, fit_memory
@@ -26,6 +25,7 @@ from training.density_run import density_scores, train_density
 from training.head_run import HEAD_FILE, load_run
 from training.manifest import Manifest, Row, load_manifest, write_manifest
 from training.mil_recipe import MilRecipe
+from training.motion_cells import CellSpec
 
 RULE = MemoryRule("knn", rows=64, spread=True, shrinkage=0.1, seed=0)
 

@@ -148,8 +148,8 @@ def test_without_a_frame_count_a_video_reaches_as_far_as_its_truth() -> None:
             [Row(id="v", label="anomalous", group="g", frames=32)],
             "'v' is anomalous, but nothing says when",
         ),
-        ([CALM.row], "1 videos to evaluate on, all are normal; both labels are needed"),
-        ([], "0 videos to evaluate on, there is none; both labels are needed"),
+        ([CALM.row], "1 videos to evaluate on, none is anomalous; both labels are needed"),
+        ([], "0 videos to evaluate on, none is anomalous; both labels are needed"),
     ],
 )
 def test_truth_that_is_not_enough_is_refused(rows: list[Row], sentence: str) -> None:

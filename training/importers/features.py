@@ -15,11 +15,10 @@ import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
 from server.contract import WINDOW_FRAMES
-from training.clips import TrainingError
+from training.clips import Split, TrainingError
 from training.importers.lists import Entry
 from training.importers.names import Name, without_ending
 from training.importers.options import ImportOptions
-from training.manifest import Split
 
 STACKED_FOLDER = "stacked"
 

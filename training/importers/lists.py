@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from training.clips import TrainingError
+from training.clips import Split, TrainingError
 from training.importers.names import ENDINGS
-from training.manifest import Split
 
 _HEADER = "path,label"
 
