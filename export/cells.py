@@ -17,8 +17,8 @@ from export.steps import ExportedStep
 from server.bundle import SCHEMA, Bundle, EncoderPart, Manifest, Threshold, Training, write_bundle
 from server.contract import WINDOW_FRAMES, WindowSpec
 from server.preprocess import PreprocessSpec
-from training.motion_cells import CellEncoder, CellSpec, MotionLevel
 from training.clips import TrainingError
+from training.motion_cells import CellEncoder, CellSpec, MotionLevel
 
 ENCODER_NAME = "motion-cells"
 LEVEL_NAME = "motion-level"
