@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.dropout import Dropout
 from training.semantic import BankSize, SemanticBranch
 from training.temporal import TemporalNetwork, TemporalSpec, TemporalState, TemporalStep
 
@@ -179,9 +180,9 @@ class Head(nn.Module):
         self.project = None
         if spec.fusion == "add" and spec.text_dim is not None:
             self.project = nn.Sequential(
-                nn.Linear(spec.feature_dim, spec.text_dim), nn.ReLU(), nn.Dropout(spec.dropout)
+                nn.Linear(spec.feature_dim, spec.text_dim), nn.ReLU(), Dropout(spec.dropout)
             )
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.score = _score_network(spec)
         self.direct = nn.Linear(spec.feature_dim, 1) if spec.direct else None
         self._initialise()
@@ -299,7 +300,7 @@ def _score_network(spec: HeadSpec) -> nn.Sequential:
     layers: list[nn.Module] = []
     width = spec.fused_dim
     for hidden in spec.hidden:
-        layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(spec.dropout)]
+        layers += [nn.Linear(width, hidden), nn.ReLU(), Dropout(spec.dropout)]
         width = hidden
     return nn.Sequential(*layers, nn.Linear(width, 1))
 
