@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.curves import BootstrapInterval
-from training.evaluation import AtBudget, Evaluation
+from training.evaluation import Evaluation
 
 ROC, DELAY, CURVES, CALIBRATION = "roc.png", "delay.png", "scores.png", "calibration.png"
 
@@ -28,7 +28,7 @@ def markdown(title: str, found: Evaluation, notes: Sequence[str], pictures: Sequ
     """
     parts = [
         f"# {title}",
-        f"{found.videos} videos of {found.groups} cameras or recordings, {found.anomalous} of them "
+        f"{found.videos} videos of {_groups(found)}, {found.anomalous} of them "
         f"with an anomaly; {found.events.normal_hours:.2f} hours of normal footage.",
         *notes,
         *([_fps_note(found)] if found.unknown_fps else []),
@@ -36,7 +36,7 @@ def markdown(title: str, found: Evaluation, notes: Sequence[str], pictures: Sequ
         _frames(found),
         "## As an operator sees it",
         _operator(found),
-        _budgets(found.budgets),
+        _budgets(found),
         *([_classes(found)] if found.classes else []),
         *_shown(pictures),
     ]
@@ -67,6 +67,12 @@ def _frames(found: Evaluation) -> str:
     return "\n".join(["| figure | value | what it is |", "|---|---|---|", *rows, "", resampled])
 
 
+def _groups(found: Evaluation) -> str:
+    return (
+        f"{found.groups} cameras or recordings" if found.groups > 1 else "one camera or recording"
+    )
+
+
 def _units(found: Evaluation) -> str:
     return "cameras or recordings" if found.groups > 1 else "videos, all of one camera"
 
@@ -93,12 +99,13 @@ def _operator(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _budgets(budgets: Sequence[AtBudget]) -> str:
+def _budgets(found: Evaluation) -> str:
     rows = []
-    for budget in budgets:
+    for budget in found.budgets:
         point = budget.point
         if point is None:
-            cells = ["no threshold keeps within it", "", "", ""]
+            hours = found.events.false_alarm_rate.sentence(budget.per_hour)
+            cells = ["no threshold keeps within it", "-", "-", "" if budget.measurable else hours]
         else:
             cells = [
                 f"{point.threshold:.3f}",

@@ -74,6 +74,12 @@ def test_the_report_says_which_events_are_too_brief_to_be_told() -> None:
     assert "last no longer than" not in markdown("x", judged(CALM, FIGHT), [], [])
 
 
+def test_a_budget_that_no_threshold_keeps_says_whether_it_could_be_measured() -> None:
+    wrong = video("wrong", [0.1, 0.9, 0.1, 0.2, 0.1], (3, 4))
+    told = markdown("x", judged(CALM, wrong), [], [])
+    assert "| 10 | no threshold keeps within it | - | - | not measurable: 0.00 h" in told
+
+
 def test_alarms_open_when_the_score_exists() -> None:
     alarms = FIGHT.alarms(0.5, 0.0)
     assert [(a.opened_seconds, a.closed_seconds) for a in alarms] == [(3.0, 5.0)]
