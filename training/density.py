@@ -153,9 +153,11 @@ class Density(nn.Module):
         moved = (cells - self.mean) @ self.transform
         products = moved @ self.rows.T
         squared = (moved * moved).sum(2, keepdim=True) + (self.rows * self.rows).sum(1)
-        apart = (squared - 2 * products).clamp_min(0).sqrt()
-        nearest = apart.topk(spec.k, 2, largest=False).values.mean(2)
-        return nearest.topk(spec.top, 1).values.mean(1)
+        places = (squared - 2 * products).topk(spec.k, 2, largest=False).indices
+        # Which are nearest is told so; how far they are is not: what is left of two large
+        # numbers that cancel depends on the library and on the batch.
+        apart = (moved.unsqueeze(2) - self.rows[places]).square().sum(3).sqrt()
+        return apart.mean(2).topk(spec.top, 1).values.mean(1)
 
     def levels(self, features: Tensor) -> Tensor:
         """(T, D) of one stream from its beginning to (T,) log-distances as they are judged."""

@@ -47,8 +47,20 @@ def test_distances_are_those_of_scikit_learn_to_the_nearest_rows() -> None:
     near = NearestNeighbors(n_neighbors=3).fit((density.rows + density.mean).numpy())
     windows = drawn(30, seed=2)
     expected = near.kneighbors(windows.numpy())[0].mean(1)
-    # Squares are taken apart for speed: fp32 keeps six digits of what is left.
+    # Both count in fp32.
     np.testing.assert_allclose(density.distances(windows).numpy(), expected, rtol=1e-5)
+
+
+def test_a_window_of_the_memory_is_at_no_distance_whatever_the_batch() -> None:
+    """Not nearly none: a logarithm makes much of what cancelling leaves."""
+    density = fitted(DensitySpec(WIDTH, 1, 1, 40, 1), replace(RULE, rows=40))
+    known = 100 + drawn(40)
+    density.remember(fit_memory(known, replace(RULE, rows=40)))
+    assert density.distances(known).tolist() == [0.0] * 40
+    near = known + 1e-3
+    together = density.distances(near)
+    alone = torch.cat([density.distances(one[None]) for one in near])
+    torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)
 
 
 def test_a_gaussian_without_shrinkage_measures_by_the_covariance() -> None:
