@@ -19,7 +19,7 @@ _EPILOG = """\
 example:
   gvvad-export bundle --checkpoint runs/embedded --out runs/embedded/bundle
   gvvad-export verify runs/embedded/bundle --checkpoint runs/embedded
-  gvvad-export encoder --kind motion-cells --out runs/cells
+  gvvad-export encoder --out runs/cells
   gvvad-export bundle --encoder server/default_bundle --head runs/mine --out runs/mine/bundle
 """
 
@@ -86,11 +86,10 @@ def _add_encoder(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser(
         "encoder",
         help="write a bundle whose encoder needs no training, to extract features with",
-        description="motion-cells: flow and moving edges of every cell of the picture. "
+        description="Its feature is a grid: flow and moving edges of every cell of the picture. "
         "Fit a density to what gvvad-train extract makes with it, its `cells` as printed here; "
         "until then the bundle's own score is how much moves.",
     )
-    parser.add_argument("--kind", choices=("motion-cells",), required=True, help="which encoder")
     for name, pixels, what in (
         ("height", 240, "of the image"),
         ("width", 360, "of the image"),

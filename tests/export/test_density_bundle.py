@@ -58,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         folder / "encoder",
         *(folder / name for name in ("run", "bundle", "smooth", "smooth-bundle")),
     )
-    arguments = ["encoder", "--kind", "motion-cells", *sizes, "--out", str(found.encoder)]
+    arguments = ["encoder", *sizes, "--out", str(found.encoder)]
     assert export(arguments) == 0
     encoder = ["--encoder", str(found.encoder)]
     assert train(["extract", str(data), *encoder, "--out", str(folder / "features")]) == 0
@@ -155,6 +155,6 @@ def test_a_grid_that_does_not_fit_is_refused(
     tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "never"
-    assert export(["encoder", "--kind", "motion-cells", *arguments, "--out", str(out)]) == 2
+    assert export(["encoder", *arguments, "--out", str(out)]) == 2
     assert said in capsys.readouterr().err
     assert not out.exists()
