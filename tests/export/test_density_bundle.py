@@ -22,6 +22,8 @@ from tests.support.footage import FPS, HEIGHT, WIDTH, frames
 from training.cli import main as train
 from training.motion_cells import CHANNELS, CellEncoder, CellSpec
 
+pytestmark = pytest.mark.long
+
 SPEC = CellSpec(HEIGHT, WIDTH, cell=16, stride=8)
 LENGTH = 48
 

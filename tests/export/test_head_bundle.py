@@ -27,6 +27,8 @@ from training.clips import TrainingError
 from training.head import HeadState, HeadStep
 from training.head_run import HEAD_FILE, load_run
 
+pytestmark = pytest.mark.long
+
 WIDTH = 48  # of the default bundle's features
 
 

@@ -178,6 +178,7 @@ def test_data_scale_and_its_picture(manifest: Path, recipe: Path, tmp_path: Path
     assert (tmp_path / "fig5.png").stat().st_size > 10_000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("what", "runs", "said"),
     [("gap", 12, "the best λ is"), ("learnable", 36, "The paper's learnable λ descends")],

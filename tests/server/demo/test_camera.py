@@ -78,6 +78,7 @@ def play(clip: Path, url: str, seconds: float) -> tuple[list[dict[str, float]], 
     return [json.loads(line) for line in finished.stdout.splitlines()], time.monotonic() - started
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("codec", "suffix"), [("libx264", ".mp4"), ("mpeg4", ".avi")])
 def test_any_clip_arrives_as_h264_in_real_time_and_in_a_loop(
     codec: str, suffix: str, url: str, tmp_path: Path

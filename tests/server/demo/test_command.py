@@ -69,6 +69,7 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert alive == []
 
 
+@pytest.mark.long
 def test_one_flash_raises_one_alert_and_everything_is_reported(
     bundle: Path, clip: Path, tmp_path: Path
 ) -> None:
