@@ -86,9 +86,13 @@ def run_evaluate(options: argparse.Namespace) -> None:
     _check(options)
     manifest = load_manifest(options.manifest)
     rows = judged_rows(manifest, options.split)
+    check_truth(rows)  # before minutes of scoring
     judged = (
         _by_head(manifest, rows, options) if options.head else _by_bundle(manifest, rows, options)
     )
+    if not judged.videos:
+        first, reason = next(iter(judged.skipped.items()))
+        raise TrainingError(f"none of {len(rows)} videos can be scored; {first}: {reason}")
     check_truth([video.row for video in judged.videos])
     threshold = options.threshold if options.threshold is not None else judged.threshold
     if threshold is None:

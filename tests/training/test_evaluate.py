@@ -12,29 +12,14 @@ import pytest
 from server.bundle import DEFAULT_BUNDLE
 from tests.support.featured import make_features
 from tests.support.footage import make_footage
+from tests.training.test_mil import recipe_of
 from training.cli import main
 from training.manifest import Row, clip_rows, load_manifest, write_manifest
 from training.mil import Places, train_head
-from training.mil_recipe import MilRecipe
 from training.pictures import chosen_videos
 from training.scored import VideoScores
 
-RECIPE = MilRecipe.model_validate(
-    {
-        "name": "small",
-        "text": "none",
-        "direct": True,
-        "hidden": [8],
-        "half_life_windows": 16.0,
-        "windows": "contiguous",
-        "context": 32,
-        "each": 4,
-        "steps": 40,
-        "learning_rate": 0.01,
-        "validation_share": 0.3,
-        "objective": {"k": 2, "select": "score", "magnitude": 0.0},
-    }
-)
+RECIPE = recipe_of(steps=40)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +103,24 @@ def test_a_video_that_cannot_be_read_is_left_out_and_told(
     assert found["videos"] == 4
     assert "broken.mp4" in found["skipped"]["lost"]
     assert "1 videos could not be scored; lost: " in (tmp_path / "report.md").read_text()
+
+
+def test_videos_of_which_none_can_be_scored_are_refused_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    known = {"group": "g", "split": "test", "video": "broken.mp4", "frames": 32}
+    rows = [
+        Row.model_validate(known | {"id": "calm", "label": "normal"}),
+        Row.model_validate(known | {"id": "wild", "label": "anomalous", "anomalous": [[0, 9]]}),
+    ]
+    write_manifest(tmp_path / "manifest.jsonl", rows)
+    arguments = ("--manifest", tmp_path / "manifest.jsonl", "--bundle", DEFAULT_BUNDLE)
+    assert judge(*arguments, out=tmp_path / "out") == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "none of 2 videos can be scored; calm: " in told
+    assert "broken.mp4" in told
+    assert not (tmp_path / "out").exists()
 
 
 def test_videos_that_were_trained_on_are_told(run: Path, tmp_path: Path) -> None:
