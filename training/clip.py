@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PickleError
-from types import ModuleType
 from typing import Any
 
-import torch
-
 from training.clips import TrainingError
-
-_kept: list[torch.library.Library] = []
+from training.torchvision_ops import make_torchvision_importable
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +77,8 @@ def _model_name(open_clip: Any, model: str) -> str:
 
 
 def open_clip_module() -> Any:
-    """The package; beside a CPU build of torch its torchvision needs two names declared.
+    """The package."""
+    make_torchvision_importable()
+    import open_clip
 
-    A torchvision that imports is left alone.
-    """
-    try:
-        import open_clip
-    except RuntimeError as error:
-        if "torchvision::nms does not exist" not in str(error):
-            raise
-        _declare_operators(sys.modules)
-        import open_clip
     return open_clip
-
-
-def _declare_operators(modules: dict[str, ModuleType]) -> None:
-    for name in [
-        name for name in modules if name.partition(".")[0] in ("torchvision", "open_clip")
-    ]:
-        del modules[name]
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-    for operator in ("nms", "qnms"):
-        signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        library.define(operator + signature)  # type: ignore[no-untyped-call]
-    _kept.append(library)  # what it declares goes when it does

@@ -18,6 +18,47 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from training.clips import Split, TrainingError, find_clips, find_splits
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
+Number = str | int | float | bool | None
+
+
+class Generation(BaseModel):
+    """How a generator made a video: with the description and the seed, enough to make it again.
+
+    Attributes:
+        backend: name of the settings that were begun with.
+        pipeline: class of diffusers.
+        model: hub id or folder name of the weights.
+        weights_sha256: that tells one set of weights from another.
+        dtype: of the computation.
+        steps: of denoising.
+        guidance: scale of classifier-free guidance.
+        negative_prompt: what it was led away from.
+        frames: of the video.
+        fps: of the video, Hz.
+        height: pixels.
+        width: pixels.
+        max_tokens: of the description that it reads.
+        arguments: what else the pipeline was called with.
+        diffusers: version of the package.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backend: Text
+    pipeline: Text
+    model: Text
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    dtype: Literal["fp32", "fp16", "bf16"]
+    steps: Annotated[int, Field(ge=1)]
+    guidance: float
+    negative_prompt: str
+    frames: Annotated[int, Field(ge=1)]
+    fps: Annotated[float, Field(gt=0)]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    arguments: dict[str, Number] = Field(default_factory=dict)
+    diffusers: Text
 
 
 class Row(BaseModel):
@@ -43,8 +84,13 @@ class Row(BaseModel):
         fps: of the video, Hz.
         anomalous: truth, half-open 0-based frame intervals; None where it is not known.
         description: what a generator was asked for.
+        viewpoint: of the camera, in the description; GV-VAD's four elements.
+        location: where it looks.
+        subject: who or what acts.
+        event: what happens; of a normal description what happens in the anomalous one.
         pair_id: joins an anomalous and a normal description of one scene.
         seed: of the generator.
+        generation: how the generator made the video.
         kept: whether the filter kept it.
     """
 
@@ -68,8 +114,13 @@ class Row(BaseModel):
     fps: Annotated[float, Field(gt=0)] | None = None
     anomalous: tuple[tuple[int, int], ...] | None = None
     description: str | None = None
+    viewpoint: Text | None = None
+    location: Text | None = None
+    subject: Text | None = None
+    event: Text | None = None
     pair_id: str | None = None
     seed: int | None = None
+    generation: Generation | None = None
     kept: bool | None = None
 
     @model_validator(mode="after")

@@ -1,0 +1,1 @@
+"""Which generated videos are worth training on: criteria, decision, report."""

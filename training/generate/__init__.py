@@ -1,0 +1,1 @@
+"""Descriptions to videos, by any text-to-video pipeline of diffusers."""
