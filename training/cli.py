@@ -20,6 +20,7 @@ from training.clips import TrainingError, find_clips
 from training.density_recipe import HEAD_RECIPES
 from training.evaluate_cli import add_evaluate, run_evaluate
 from training.extract_cli import add_extract, run_extract
+from training.filter.cli import add_filter, run_filter
 from training.import_cli import add_import, run_import
 from training.mil_cli import DEFAULT_HEAD, run_head
 from training.recipe import EMBEDDED, load_recipe
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_filter(commands)
     add_extract(commands)
     add_import(commands)
     one = commands.add_parser(
@@ -158,6 +160,7 @@ def _number(value: float | None) -> str:
 
 _COMMANDS = {
     "render": _render,
+    "filter": run_filter,
     "extract": run_extract,
     "import": run_import,
     "train": _train,

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import av
 import numpy as np
 from matplotlib.axes import Axes
 
-from server.contract import Image
-from server.ingest.video import SourceError, decode_file, open_file
 from server.metrics import roc_auc
 from training.canvas import BLUE, GREY, RED, figure, look, saved
 from training.evaluation import Evaluation
 from training.evaluation_report import CALIBRATION, CURVES, DELAY, ROC
 from training.scored import VideoScores
+from training.thumbnails import thumbnails
 
 _FRAMES_SHOWN = 6
-_THUMBNAIL_WIDTH = 200
 
 Find = Callable[[VideoScores], Path | None]
 """Where a video's file is, or None where there is none."""
@@ -124,7 +121,7 @@ def _draw_scores(
     sheet = figure((10, 2.9 * len(chosen)))
     rows = sheet.subfigures(len(chosen), 1, squeeze=False)[:, 0]
     for row, (name, video) in zip(rows, chosen, strict=True):
-        frames = _thumbnails(find(video), video.frames)
+        frames = thumbnails(find(video), video.frames, _FRAMES_SHOWN)
         grid = row.add_gridspec(2, _FRAMES_SHOWN, height_ratios=[1, 1 if frames else 0.01])
         axes = row.add_subplot(grid[0, :])
         _draw_video(axes, video, found.spec.threshold)
@@ -145,26 +142,3 @@ def _draw_video(axes: Axes, video: VideoScores, threshold: float) -> None:
     axes.axhline(threshold, color=RED, ls="--", lw=1)
     axes.set(ylim=(-0.03, 1.03), xlim=(0, video.seconds), xlabel="seconds", ylabel="score")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _thumbnails(path: Path | None, frames: int) -> list[Image]:
-    """Frames spread evenly over the video; none where it cannot be read."""
-    if path is None or not path.is_file():
-        return []
-    wanted = {int((n + 0.5) * frames / _FRAMES_SHOWN) for n in range(_FRAMES_SHOWN)}
-    found: list[Image] = []
-    try:
-        with open_file(path) as container:
-            for number, frame in enumerate(decode_file(container, path.name)):
-                if number in wanted:
-                    found.append(_small(frame.picture))
-                if len(found) == len(wanted):
-                    break
-    except SourceError:
-        return found
-    return found
-
-
-def _small(picture: av.VideoFrame) -> Image:
-    height = max(2, round(picture.height * _THUMBNAIL_WIDTH / picture.width))
-    return picture.reformat(_THUMBNAIL_WIDTH, height, "rgb24").to_ndarray().astype(np.uint8)
