@@ -15,7 +15,7 @@ from training.clips import TrainingError
 from training.crew import Crew
 from training.encoders import EncoderChoice
 from training.features import Work, extract
-from training.manifest import Row, clip_rows, load_manifest, mark_tests
+from training.manifest import MANIFEST, Row, joined, mark_tests, open_videos
 
 
 def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,7 +31,9 @@ def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "videos",
         metavar="VIDEOS",
         type=Path,
-        help="folder whose ground_truth.json, or those one folder down, name clips; or a manifest",
+        nargs="+",
+        help="folder whose ground_truth.json, or those one folder down, name clips; or a manifest; "
+        "of several the rows are joined",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for features and manifest")
     encoder = parser.add_mutually_exclusive_group(required=True)
@@ -82,18 +84,18 @@ def run_extract(options: argparse.Namespace) -> None:
         raise TrainingError(f"--frames ({options.frames}) must be 1 to 16")
     if options.seed < 0:
         raise TrainingError(f"--seed ({options.seed}) must be 0 or more")
-    source: Path = options.videos
-    rows: Sequence[Row] = clip_rows(source) if source.is_dir() else load_manifest(source).rows
+    out = options.out.absolute()
+    source = joined([open_videos(path) for path in options.videos], out / MANIFEST)
+    rows: Sequence[Row] = source.rows
     if options.test_share is not None:
         if not 0 < options.test_share < 1:
             raise TrainingError(f"--test-share ({options.test_share}) must be between 0 and 1")
         rows = mark_tests(rows, options.test_share, options.seed)
-    base = source if source.is_dir() else source.parent
     choice = EncoderChoice(options.encoder, options.model, options.pretrained, options.frames)
-    work = Work(options.out.absolute(), choice, options.crops)
+    work = Work(out, choice, options.crops)
     crew = Crew(options.workers, options.ray)
     with tqdm(total=len(rows), desc="extract", unit="video", disable=None) as bar:
-        outcome = extract(rows, base, work, crew, lambda name: _advance(bar, name))
+        outcome = extract(rows, out, work, crew, lambda name: _advance(bar, name))
     if options.json:
         content = {"manifest": str(outcome.manifest), "rows": outcome.rows}
         print(json.dumps(content | {"skipped": outcome.skipped}))

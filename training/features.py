@@ -27,10 +27,10 @@ from server.windows import SourceFrame, Window, WindowAssembler
 from training.clips import TrainingError
 from training.crew import Crew
 from training.encoders import EncoderChoice, WindowEncoder
-from training.manifest import Row, write_manifest
+from training.manifest import MANIFEST as MANIFEST
+from training.manifest import Row, rebased, write_manifest
 
 FEATURES = "features"
-MANIFEST = "manifest.jsonl"
 SKIPPED = "skipped.json"
 
 CROPS = 10
@@ -111,6 +111,8 @@ def extract(
 ) -> Outcome:
     """Make features of every video that has none yet; one that cannot be read is skipped.
 
+    Rows that name features of this very video and encoder keep them where they are.
+
     Args:
         rows: videos.
         base: folder that their paths are relative to.
@@ -126,24 +128,39 @@ def extract(
             raise TrainingError(f"{row.id!r} has no video to extract features from")
     (work.folder / FEATURES).mkdir(parents=True, exist_ok=True)
     encoder = work.choice.load()  # a mistake is told before any worker starts
+    at_rest = {row.id for row in rows if _is_extracted(row, base, work, encoder)}
+    for name in sorted(at_rest):
+        tick(name)
+    left = [row for row in rows if row.id not in at_rest]
     found: dict[str, Extracted] = {}
-    jobs = [(row, (base / str(row.video)).absolute()) for row in rows]
+    jobs = [(row, (base / str(row.video)).absolute()) for row in left]
     begin = work.begin if not crew.is_alone else lambda: work.using(encoder)
     for index, extracted in crew.share(begin, jobs):
-        found[rows[index].id] = extracted
-        tick(rows[index].id)
+        found[left[index].id] = extracted
+        tick(left[index].id)
     usable = [
-        _with_features(row, found[row.id], base, work, encoder)
+        rebased(row, base, work.folder)
+        if row.id in at_rest
+        else _with_features(row, found[row.id], base, work, encoder)
         for row in rows
-        if found[row.id].reason is None
+        if row.id in at_rest or found[row.id].reason is None
     ]
-    skipped = {row.id: str(found[row.id].reason) for row in rows if found[row.id].reason}
+    skipped = {row.id: str(found[row.id].reason) for row in left if found[row.id].reason}
     (work.folder / SKIPPED).write_text(json.dumps(skipped, indent=1) + "\n")
     if not usable:
         first = next(iter(skipped.values()))
         raise TrainingError(f"none of {len(rows)} videos can be used; the first: {first}")
     write_manifest(work.folder / MANIFEST, usable)
     return Outcome(work.folder / MANIFEST, len(usable), skipped)
+
+
+def _is_extracted(row: Row, base: Path, work: Work, encoder: WindowEncoder) -> bool:
+    if row.encoder != encoder.id or row.whole_first != work.crops:
+        return False
+    files = [base / str(name) for name in (row.video, row.features, row.spans)]
+    if not all(file.is_file() for file in files):
+        return False
+    return file_sha256(files[0]) == row.video_sha256
 
 
 def _with_features(

@@ -7,6 +7,7 @@ read from a row's number or from the order of a list.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.clips import Split, TrainingError, find_clips, find_splits
+
+MANIFEST = "manifest.jsonl"
+
+_PATHS = ("video", "features", "captions", "spans")
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 Number = str | int | float | bool | None
@@ -180,6 +185,49 @@ def load_manifest(path: Path) -> Manifest:
     if not rows:
         raise TrainingError(f"manifest {path} holds no row; one JSON object a line was expected")
     return Manifest(path, tuple(rows.values()))
+
+
+def open_videos(path: Path) -> Manifest:
+    """Rows of a manifest, of the one in a folder, or of the clips that ground-truth files name.
+
+    Raises:
+        TrainingError: see `load_manifest` and `clip_rows`.
+    """
+    if not path.is_dir():
+        return load_manifest(path)
+    if (path / MANIFEST).is_file():
+        return load_manifest(path / MANIFEST)
+    return Manifest(path / MANIFEST, tuple(clip_rows(path)))
+
+
+def joined(manifests: Sequence[Manifest], path: Path) -> Manifest:
+    """All rows as of one manifest at that path.
+
+    Raises:
+        TrainingError: an id stands in two of them.
+    """
+    found: dict[str, Path] = {}
+    rows: list[Row] = []
+    for manifest in manifests:
+        for row in manifest.rows:
+            if row.id in found:
+                raise TrainingError(
+                    f"{row.id!r} stands in {found[row.id]} and in {manifest.path}; give each once"
+                )
+            found[row.id] = manifest.path
+            rows.append(rebased(row, manifest.path.parent, path.parent))
+    return Manifest(path, tuple(rows))
+
+
+def rebased(row: Row, base: Path, folder: Path) -> Row:
+    """A row whose paths, relative to `base`, are relative to `folder`."""
+    paths = {name: getattr(row, name) for name in _PATHS}
+    changes = {
+        name: os.path.relpath(base / path, folder)
+        for name, path in paths.items()
+        if path is not None
+    }
+    return row.model_copy(update=changes)
 
 
 def _row(line: str, where: str) -> Row:

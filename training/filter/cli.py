@@ -18,9 +18,9 @@ from training.filter.criteria import BY_NAME, CRITERIA, Limit
 from training.filter.findings import OVERRIDES, Findings
 from training.filter.footage import Sampling
 from training.filter.report import REPORT
-from training.filter.run import MANIFEST, Looking, Places, Wishes, run
+from training.filter.run import Looking, Places, Wishes, run
 from training.filter.verdicts import LABELS, Label, counts
-from training.manifest import Manifest, clip_rows, load_manifest
+from training.manifest import MANIFEST, open_videos
 
 DEFAULT_SHARE = 0.5
 
@@ -122,8 +122,8 @@ def run_filter(options: argparse.Namespace) -> None:
     Raises:
         TrainingError, BundleError: videos, encoder or a wish cannot be used.
     """
-    generated = _manifest(options.videos)
-    real = generated if options.real is None else _manifest(options.real)
+    generated = open_videos(options.videos)
+    real = generated if options.real is None else open_videos(options.real)
     shares = None if options.by_limits else _shares(options.keep)
     criteria = None if options.criteria is None else tuple(dict.fromkeys(options.criteria))
     limits = dict(_limit(text) for text in options.limit)
@@ -154,14 +154,6 @@ def _begun(bars: list[tqdm[None]], title: str, total: int) -> Callable[[int], No
         bar.update(count)
 
     return advance
-
-
-def _manifest(path: Path) -> Manifest:
-    if path.is_dir() and (path / MANIFEST).is_file():
-        return load_manifest(path / MANIFEST)
-    if path.is_dir():
-        return Manifest(path / MANIFEST, tuple(clip_rows(path)))
-    return load_manifest(path)
 
 
 def _shares(words: Sequence[str] | None) -> dict[Label, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +25,10 @@ from training.filter.measured import FOLDER, Work, measure_all
 from training.filter.pictures import MOST_SHOWN, Shown, chosen, draw_histograms, draw_sheet
 from training.filter.report import HISTOGRAMS, REPORT, SHEETS, markdown
 from training.filter.verdicts import ByHand, Label, Rule, decide
-from training.manifest import Manifest, Row, write_manifest
+from training.manifest import MANIFEST as MANIFEST
+from training.manifest import Manifest, Row, rebased, write_manifest
 from training.scored import by_bundle
 from training.text_tower import load_tower
-
-MANIFEST = "manifest.jsonl"
 
 Bar = Callable[[str, int], Callable[[int], None]]
 """Begins a bar with a title and a total; what it returns is told how many more are done."""
@@ -206,11 +204,5 @@ def _write(places: Places, found: Findings, real: Mapping[str, Values], by_hand:
 
 
 def _decided(row: Row, kept: set[str], places: Places) -> Row:
-    changes: dict[str, object] = {
-        name: os.path.relpath(places.generated.file(value), places.out)
-        for name in ("video", "features", "captions", "spans")
-        if (value := getattr(row, name)) is not None
-    }
-    if row.synthetic:
-        changes["kept"] = row.id in kept
-    return row.model_copy(update=changes)
+    row = rebased(row, places.generated.path.parent, places.out)
+    return row.model_copy(update={"kept": row.id in kept}) if row.synthetic else row
