@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from training import ablate_gap, ablate_learnable
+from training.ablate_filter import check_known, filter_arms
 from training.ablate_gap import GAPS, GapCell, GapResult, gap_figures
 from training.ablate_learnable import POLICIES, PROBLEMS, PolicyCell, PolicyResult, policy_figures
 from training.ablate_pictures import draw_arms, draw_gap, draw_learnable, draw_shares
@@ -29,6 +30,7 @@ from training.ablate_run import HeadResult, Study, check_seeds, figures, open_st
 from training.ablation import Ablation, bases, fig5, table2, table3
 from training.cells import CELLS, Cell, Shelf, run_cells
 from training.clips import TrainingError
+from training.filter.findings import load_findings
 from training.mil_cli import DEFAULT_HEAD
 from training.mil_data import Texts
 from training.mil_recipe import BUILT_IN, MilRecipe, load_mil_recipe
@@ -40,6 +42,7 @@ _ON_MANIFESTS = {
     "table3": "values of lambda and policies that learn it, beside the paper's Table III",
     "fig5": "a quarter to all of the real videos, alone and with synthetic ones, beside Fig. 5",
     "bases": "several recipes side by side, each alone and with synthetic videos",
+    "filter": "open question 1: each criterion of the filter on its own and left out",
 }
 _CONTROLLED = {
     "gap": "open question 2: the best lambda over controlled domain gaps",
@@ -70,6 +73,10 @@ def add_ablate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     for name, told in _ON_MANIFESTS.items():
         one = what.add_parser(name, help=told, description=told)
         _add_manifest_options(one, several=name == "bases")
+        if name == "filter":
+            one.add_argument("--verdicts", required=True, type=Path, help="what filter wrote")
+        else:
+            _add_filter_option(one)
         _add_shared_options(one)
     for name, told in _CONTROLLED.items():
         one = what.add_parser(name, help=told, description=f"{told}; needs no data")
@@ -93,6 +100,9 @@ def _add_manifest_options(parser: argparse.ArgumentParser, *, several: bool) -> 
     )
     parser.add_argument("--prompts", type=Path, help=".npy of (P, E) embeddings, for MPL and PAL")
     parser.add_argument("--bank", type=Path, help="what bank made, for recipes on a bank")
+
+
+def _add_filter_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without-filter",
         action="store_true",
@@ -153,6 +163,10 @@ def _run_arms(options: argparse.Namespace) -> None:
 
 
 def _ablation(options: argparse.Namespace, study: Study) -> Ablation:
+    if options.what == "filter":
+        found = load_findings(options.verdicts)
+        check_known(study.manifests, found)
+        return filter_arms(_recipe(options.recipe, options), found)
     filtered = study.filtered and not options.without_filter
     if options.what == "bases":
         recipes = [(name, _recipe(name, options)) for name in options.recipe]

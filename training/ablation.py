@@ -7,7 +7,7 @@ may be compared seed by seed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +33,7 @@ class Arm:
     Attributes:
         name: as it stands in the table.
         recipe: what is made; its seed is set by the cell.
-        synthetic: which generated videos train.
+        synthetic: which generated videos train; or what tells their ids by the seed.
         share: of the real training videos, in (0, 1].
         paper: its figure in the paper, AUC in %; None where it gives none.
         against: name of the arm that it is compared with.
@@ -41,7 +41,7 @@ class Arm:
 
     name: str
     recipe: MilRecipe
-    synthetic: Synthetic
+    synthetic: Synthetic | Callable[[int], frozenset[str]]
     share: float = 1.0
     paper: float | None = None
     against: str | None = None
@@ -193,7 +193,6 @@ def arm_rows(manifest: Manifest, arm: Arm, seed: int) -> tuple[Row, ...]:
     Raises:
         TrainingError: see `split_rows`.
     """
-    discarded = {row.id for row in manifest.rows if row.synthetic and row.kept is False}
     rows = [
         row.model_copy(update={"kept": None}) if row.synthetic else row for row in manifest.rows
     ]
@@ -201,12 +200,18 @@ def arm_rows(manifest: Manifest, arm: Arm, seed: int) -> tuple[Row, ...]:
     real = [row for row in training if not row.synthetic]
     groups = set(beginning(real, arm.share, seed))
     split = {row.id: "train" for row in real if row.group in groups}
-    if arm.synthetic != "none":
-        out = discarded if arm.synthetic == "kept" else set()
-        split |= {row.id: "train" for row in training if row.synthetic and row.id not in out}
+    made = _synthetic_ids(manifest, arm, seed)
+    split |= {row.id: "train" for row in training if row.synthetic and row.id in made}
     split |= {row.id: "validation" for row in validation}
     split |= {row.id: "test" for row in rows if row.split == "test" and not row.synthetic}
     return tuple(row.model_copy(update={"split": split[row.id]}) for row in rows if row.id in split)
+
+
+def _synthetic_ids(manifest: Manifest, arm: Arm, seed: int) -> frozenset[str]:
+    if callable(arm.synthetic):
+        return arm.synthetic(seed)
+    made = [row for row in manifest.rows if row.synthetic and arm.synthetic != "none"]
+    return frozenset(row.id for row in made if arm.synthetic == "all" or row.kept is not False)
 
 
 def beginning(rows: Sequence[Row], share: float, seed: int) -> list[str]:
