@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from server.bundle import load_bundle
+from server.bundle import file_sha256, load_bundle
 from server.contract import Feature
 from training.clips import TrainingError
 from training.crew import Crew
@@ -170,7 +170,7 @@ def _peaks(places: Places, made: Sequence[Seen], wishes: Wishes, bar: Bar) -> di
     bundle = load_bundle(wishes.detector)
     rows = [seen.row for seen in made]
     seen = set(bundle.manifest.training.clips)
-    trained = [row.id for row in rows if row.video_sha256 in seen]
+    trained = [row.id for row, path in _paths(places.generated, rows) if file_sha256(path) in seen]
     if trained:
         raise TrainingError(
             f"the detector {wishes.detector} was trained on {trained[0]!r} and {len(trained) - 1} "
