@@ -15,6 +15,7 @@ from training.recipe import Part
 
 Label = Literal["normal", "anomalous"]
 Share = Annotated[float, Field(gt=0, le=1)]
+DUPLICATES = "duplicate"
 LABELS: tuple[Label, ...] = ("anomalous", "normal")
 
 
@@ -104,9 +105,15 @@ def decide(videos: Sequence[Judged], rule: Rule, by_hand: ByHand) -> list[Verdic
 
 
 def totals(videos: Sequence[Judged], rule: Rule) -> Values:
-    """(V,) Sum of z-scores; a value that is not known counts as the mean."""
+    """(V,) Sum of z-scores; a value that is not known counts as the mean.
+
+    Near-duplicates are passed over and cost nothing else: of two alike the better one is as good
+    as any other.
+    """
     total = np.zeros(len(videos))
     for name in rule.criteria:
+        if name == DUPLICATES:
+            continue
         total += _z_scores(goodness(BY_NAME[name], _values(videos, name), rule.limits[name]))
     return total
 
@@ -189,7 +196,7 @@ def _by_limits(videos: Sequence[Judged], rule: Rule, by_hand: ByHand) -> list[Ve
 
 def _slacks(videos: Sequence[Judged], rule: Rule) -> tuple[Values, list[str]]:
     """(V,) Least slack of each video in standard deviations, and the criterion that has it."""
-    names = [name for name in rule.criteria if name != "duplicate"]
+    names = [name for name in rule.criteria if name != DUPLICATES]
     rows = [np.full(len(videos), np.inf)]
     for name in names:
         values = _values(videos, name)
@@ -202,7 +209,7 @@ def _slacks(videos: Sequence[Judged], rule: Rule) -> tuple[Values, list[str]]:
 
 
 def _kept_twin(video: Judged, kept: set[str], rule: Rule) -> str | None:
-    if "duplicate" not in rule.criteria:
+    if DUPLICATES not in rule.criteria:
         return None
     return next((other for other in video.alike if other in kept and other != video.id), None)
 
