@@ -128,8 +128,8 @@ def train_manifest(
     """
     progress = progress or Progress()
     data = load_data(manifest, recipe, texts, progress.rows)
-    folder.mkdir(parents=True, exist_ok=True)
     run = _Run(data, recipe, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     first = run.resume()
     saved_seconds = time.monotonic()
     with (

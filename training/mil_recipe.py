@@ -131,20 +131,31 @@ class MilRecipe(Part):
         return TypeAdapter(ObjectiveSpec).validate_python(self.objective)
 
     def head(self, feature_dim: int, text_dim: int | None, bank: BankSize | None) -> HeadSpec:
-        """The head for features and captions of those widths, and for a bank."""
+        """The head for features and captions of those widths, and for a bank.
+
+        Raises:
+            TrainingError: no head can be of those widths.
+        """
         causal = self.half_life_windows is not None
-        return HeadSpec(
-            feature_dim,
-            self.dropout,
-            self.hidden,
-            self.half_life_windows,
-            self.text,
-            {"none": None, "caption": text_dim, "clip_bank": feature_dim}[self.text],
-            self.fusion,
-            bank,
-            direct=self.direct,
-            frozen_norms=causal,
-        )
+        try:
+            return HeadSpec(
+                feature_dim,
+                self.dropout,
+                self.hidden,
+                self.half_life_windows,
+                self.text,
+                {"none": None, "caption": text_dim, "clip_bank": feature_dim}[self.text],
+                self.fusion,
+                bank,
+                direct=self.direct,
+                frozen_norms=causal,
+            )
+        except ValueError as error:
+            raise TrainingError(
+                f"recipe {self.name} makes no head for features of {feature_dim} numbers"
+                f"{'' if text_dim is None else f' and captions of {text_dim}'}: {error}; extract "
+                "them with another encoder"
+            ) from None
 
     @property
     def learner(self) -> LearnerSpec:

@@ -254,6 +254,11 @@ def test_data_that_does_not_fit_is_refused_before_anything_is_written(
     write_manifest(manifest.parent / "one-label.jsonl", rows)
     single = refused(Places(manifest.parent / "one-label.jsonl", out), recipe_of())
     assert "both labels are needed" in single
+    odd = make_features(tmp_path / "odd", videos=12)
+    for file in odd.parent.glob("*.npy"):
+        np.save(file, np.load(file)[:, :7])
+    said = refused(Places(odd, out), recipe_of())
+    assert "no head for features of 7 numbers: width (7) must be a multiple of 8" in said
     assert not out.exists()
 
 
