@@ -36,10 +36,7 @@ def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "of several the rows are joined",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for features and manifest")
-    encoder = parser.add_mutually_exclusive_group(required=True)
-    encoder.add_argument("--encoder", type=Path, metavar="BUNDLE", help="a bundle's encoder")
-    encoder.add_argument("--model", help="visual tower of open_clip: name, or a model's JSON file")
-    parser.add_argument("--pretrained", help="with --model: open_clip's tag, or a weights file")
+    add_encoder(parser)
     parser.add_argument(
         "--frames",
         type=int,
@@ -59,6 +56,20 @@ def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "evaluate judges on and train leaves alone; where nothing marks them yet",
     )
     parser.add_argument("--seed", type=int, default=0, help="of that choice (default %(default)s)")
+    add_crew(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
+
+
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """Flags for which encoder sees the videos."""
+    encoder = parser.add_mutually_exclusive_group(required=True)
+    encoder.add_argument("--encoder", type=Path, metavar="BUNDLE", help="a bundle's encoder")
+    encoder.add_argument("--model", help="visual tower of open_clip: name, or a model's JSON file")
+    parser.add_argument("--pretrained", help="with --model: open_clip's tag, or a weights file")
+
+
+def add_crew(parser: argparse.ArgumentParser) -> None:
+    """Flags for who does the work."""
     parser.add_argument(
         "--workers",
         type=int,
@@ -71,7 +82,6 @@ def add_extract(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="let Ray Data's workers do it, on this machine or the cluster of RAY_ADDRESS, whose "
         "machines must see the same files",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
 
 
 def run_extract(options: argparse.Namespace) -> None:

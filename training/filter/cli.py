@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from training.clips import TrainingError
 from training.crew import Crew
 from training.encoders import EncoderChoice
+from training.extract_cli import add_crew, add_encoder
 from training.filter.criteria import BY_NAME, CRITERIA, Limit
 from training.filter.findings import OVERRIDES, Findings
 from training.filter.footage import Sampling
@@ -24,6 +24,11 @@ from training.manifest import MANIFEST, open_videos
 
 DEFAULT_SHARE = 0.5
 
+_DESCRIPTION = """\
+Judge every generated video by separate criteria, keep the best or those within limits
+that real footage gives, and write a manifest that says `kept`, a report, histograms and
+contact sheets.
+"""
 _EPILOG = """\
 criteria:
 {criteria}
@@ -43,9 +48,7 @@ def add_filter(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "filter",
         help="keep the generated videos that are worth training on",
-        description="Judge every generated video by separate criteria, keep the best or those "
-        "within limits that real footage gives, and write a manifest that says `kept`, a report, "
-        "histograms and contact sheets.",
+        description=_DESCRIPTION,
         epilog=_EPILOG.format(criteria=told, overrides=OVERRIDES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,10 +64,7 @@ def add_filter(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="the same of real videos, where GENERATED has none; test rows rest",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for all that is made")
-    encoder = parser.add_mutually_exclusive_group(required=True)
-    encoder.add_argument("--encoder", type=Path, metavar="BUNDLE", help="a bundle's encoder")
-    encoder.add_argument("--model", help="open_clip's name, or a model's JSON file")
-    parser.add_argument("--pretrained", help="with --model: open_clip's tag, or a weights file")
+    add_encoder(parser)
     _add_decision(parser)
     parser.add_argument(
         "--fps", type=float, default=8.0, help="that footage is looked at, Hz (default 8)"
@@ -72,13 +72,7 @@ def add_filter(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--seconds", type=float, default=30.0, help="of each video that are looked at (default 30)"
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=min(2, os.cpu_count() or 1),
-        help="processes; the outcome is the same for any number, 1 to 64 (default %(default)s)",
-    )
-    parser.add_argument("--ray", action="store_true", help="let Ray Data's workers measure")
+    add_crew(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
 
 
