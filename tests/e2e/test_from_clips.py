@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,25 +10,17 @@ import pytest
 
 from server.bundle import load_bundle
 from server.sender import VideoSource
+from tests.support.documented import ROOT, documented
 from tests.support.footage import make_footage
 from tests.support.pushing import answers_of
 from tests.support.serving import ServerProcess
 
-ROOT = Path(__file__).parents[2]
 MODULES = {"gvvad-train": "training", "gvvad-export": "export"}
 HEADING = "## From a folder of clips to a served bundle"
 
 
-def documented() -> list[str]:
-    """The commands under README's heading."""
-    text = (ROOT / "training" / "README.md").read_text().split(HEADING)[1]
-    block = re.search(r"```\n(.+?)```", text, re.DOTALL)
-    assert block is not None
-    return block[1].splitlines()
-
-
 def test_six_commands_at_most_lead_to_a_served_bundle() -> None:
-    commands = documented()
+    commands = documented(HEADING)
     assert len(commands) <= 6
     assert commands[-1] == "gvvad serve --set bundle=runs/mine/bundle"
 
@@ -40,7 +31,7 @@ def test_the_documented_commands_serve_a_detector_that_tells_the_clips_apart(
     tmp_path: Path,
 ) -> None:
     clips, mine = make_footage(tmp_path / "clips", sources=16), tmp_path / "mine"
-    for command in documented()[:-1]:
+    for command in documented(HEADING)[:-1]:
         program, *words = command.replace("CLIPS", str(clips)).split()
         words = [word.replace("runs/mine", str(mine)) for word in words]
         finished = subprocess.run(

@@ -6,7 +6,6 @@ and a CLIP with weights by chance, clips that are rendered here.
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,22 +16,14 @@ from tests.support.tiny_cogvideox import tiny_backend, write_tiny_cogvideox
 
 from server.ingest.video import decode_file, open_file
 from tests.support.clip_model import write_clip_model
+from tests.support.documented import ROOT, documented
 from tests.support.footage import make_footage
 from tests.training.test_mil import write_recipe
 from training.filter.findings import load_findings
 from training.logs import read_curves
 from training.manifest import Row, load_manifest
 
-ROOT = Path(__file__).parents[2]
 HEADING = "## From nothing to a detector that learned from generated video"
-
-
-def documented() -> list[str]:
-    """The commands under README's heading."""
-    text = (ROOT / "training" / "README.md").read_text().split(HEADING)[1]
-    block = re.search(r"```\n(.+?)```", text, re.DOTALL)
-    assert block is not None
-    return block[1].splitlines()
 
 
 def run(*words: str) -> str:
@@ -76,7 +67,7 @@ def by_source(path: Path) -> tuple[list[Row], list[Row]]:
 @pytest.mark.timeout(300)
 def test_the_documented_commands_train_on_what_they_generated(tmp_path: Path) -> None:
     tiny = Tiny(tmp_path)
-    describe, *rest = [tiny.words(command) for command in documented()]
+    describe, *rest = [tiny.words(command) for command in documented(HEADING)]
     assert [words[0] for words in rest] == [
         "generate", "extract", "filter", "extract", "train", "evaluate",
     ]  # fmt: skip
