@@ -18,6 +18,7 @@ from training.ablate_cli import add_ablate, run_ablate
 from training.bank_cli import add_bank, run_bank
 from training.clips import TrainingError, find_clips
 from training.density_recipe import HEAD_RECIPES
+from training.describe.cli import add_describe, run_describe
 from training.evaluate_cli import add_evaluate, run_evaluate
 from training.extract_cli import add_extract, run_extract
 from training.filter.cli import add_filter, run_filter
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add_bank(commands)
     add_ablate(commands)
     add_selftest(commands)
+    add_describe(commands)
     return parser
 
 
@@ -168,4 +170,5 @@ _COMMANDS = {
     "ablate": run_ablate,
     "bank": run_bank,
     "selftest": run_selftest,
+    "describe": run_describe,
 }

@@ -6,6 +6,7 @@ read from a row's number or from the order of a list.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -150,6 +151,11 @@ class Row(BaseModel):
     def to_line(self) -> str:
         """The row as it stands in a manifest, without what is not known."""
         return self.model_dump_json(by_alias=True, exclude_defaults=True)
+
+
+def seed_of(row_id: str) -> int:
+    """A generator's seed for a row that names none: 32 bits of the hash of its id."""
+    return int.from_bytes(hashlib.sha256(row_id.encode()).digest()[:4], "big")
 
 
 @dataclass(frozen=True, slots=True)
