@@ -35,14 +35,17 @@ def _map(axes: Axes, coverage: Coverage, taxonomy: Taxonomy) -> None:
     most = int(pairs.max())
     shades = LinearSegmentedColormap.from_list("pairs", ["#ffffff", BLUE])
     axes.imshow(pairs, cmap=shades, vmin=0, vmax=most, aspect="auto")
-    for row, name in enumerate(classes):
-        for column, place in enumerate(places):
-            if place not in taxonomy.classes[name].locations:
-                axes.plot(column, row, ".", ms=2, color=GREY, alpha=0.5)
-                continue
-            count = pairs[row, column]
-            colour = "white" if count > _WHITE_TEXT_FROM * most else INK
-            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=7)
+    cells = [(row, column) for row in range(len(classes)) for column in range(len(places))]
+    unfit = [
+        (column, row)
+        for row, column in cells
+        if places[column] not in taxonomy.classes[classes[row]].locations
+    ]
+    axes.plot(*zip(*unfit, strict=True), ".", ms=2, color=GREY, alpha=0.5)
+    for row, column in set(cells) - {(row, column) for column, row in unfit}:
+        count = pairs[row, column]
+        colour = "white" if count > _WHITE_TEXT_FROM * most else INK
+        axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=7)
     axes.set_xticks(range(len(places)), places, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(classes)), classes)
     axes.tick_params(length=0)

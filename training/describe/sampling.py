@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 
 from training.describe.taxonomy import Event, Taxonomy
 
-
-# How much more the use beside the same class counts than the use overall, when a name is chosen.
-_BESIDE = 4
+# How much more than the use overall the use beside the same class counts for a location, so that
+# a class soon has been everywhere.
+_BESIDE_CLASS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +49,23 @@ class _Turns:
         self._chance = Random(f"elements of {seed}")
         self._used: Counter[tuple[str, ...]] = Counter()
 
-    def take(self, what: str, beside: str, weights: Mapping[str, float]) -> str:
+    def take(
+        self, what: str, weights: Mapping[str, float], beside: str = "", beside_weight: int = 1
+    ) -> str:
         """Name of the one whose turn it is among those that fit.
 
         Both counts matter: alone, the overall one would send a class to whichever location few
         others fit, and the one beside the class would favour locations that many classes fit.
         """
+        used = self._used
         burdens = {
-            name: (self._used[what, name] + _BESIDE * self._used[what, beside, name] + 1) / weight
+            name: (used[what, name] + beside_weight * used[what, beside, name] + 1) / weight
             for name, weight in weights.items()
         }
         least = min(burdens.values())
         chosen = self._chance.choice([name for name, load in burdens.items() if load == least])
-        self._used[what, chosen] += 1
-        self._used[what, beside, chosen] += 1
+        used[what, chosen] += 1
+        used[what, beside, chosen] += 1
         return chosen
 
 
@@ -69,22 +73,17 @@ def samples(taxonomy: Taxonomy, seed: int) -> Iterator[Sample]:
     """Elements of one pair after another, without end."""
     turns = _Turns(seed)
     classes = {name: one.weight for name, one in taxonomy.classes.items()}
-    index = 0
-    while True:
-        name = turns.take("class", "", classes)
-        locations = taxonomy.classes[name].locations
-        location = turns.take(
-            "location", name, {place: taxonomy.locations[place].weight for place in locations}
-        )
+    for index in count():
+        name = turns.take("class", classes)
+        fitting = taxonomy.classes[name].locations
+        places = {place: taxonomy.locations[place].weight for place in fitting}
+        location = turns.take("location", places, name, _BESIDE_CLASS)
         seen_from = taxonomy.locations[location].viewpoints
-        viewpoint = turns.take(
-            "viewpoint", location, {view: taxonomy.viewpoints[view].weight for view in seen_from}
-        )
-        fitting = taxonomy.subjects_of(name, location)
-        subject = turns.take(
-            "subject", name, {who: taxonomy.subjects[who].weight for who in fitting}
-        )
+        views = {view: taxonomy.viewpoints[view].weight for view in seen_from}
+        viewpoint = turns.take("viewpoint", views, location)
+        coming = taxonomy.subjects_of(name, location)
+        people = {who: taxonomy.subjects[who].weight for who in coming}
+        subject = turns.take("subject", people, name)
         events = {event.does: event for event in taxonomy.events_of(name, location, subject)}
-        does = turns.take("event", name, dict.fromkeys(events, 1.0))
+        does = turns.take("event", dict.fromkeys(events, 1.0), name)
         yield Sample(index, name, viewpoint, location, subject, events[does])
-        index += 1
