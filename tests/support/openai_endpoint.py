@@ -113,13 +113,18 @@ class Endpoint:
 
     def __init__(self, script: tuple[Behaviour, ...]) -> None:
         self.requests: list[dict[str, Any]] = []
-        self._script, self._asking = script, threading.Lock()
+        self._script, self._asking = script, threading.Condition()
         self._closing = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
+
+    def asked(self, count: int) -> bool:
+        """Wait until it was asked so often; whether it was within a minute."""
+        with self._asking:
+            return self._asking.wait_for(lambda: len(self.requests) >= count, 60)
 
     def close(self) -> None:
         self._closing.set()
@@ -131,6 +136,7 @@ class Endpoint:
         with self._asking:
             behaviour = self._script[min(len(self.requests), len(self._script) - 1)]
             self.requests.append(request)
+            self._asking.notify_all()
         reply = behaviour(request)
         if reply.body is None:
             self._closing.wait()

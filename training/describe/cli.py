@@ -168,10 +168,10 @@ def _check_out(path: Path) -> None:
     except TrainingError as error:
         raise TrainingError(f"--out is there and no manifest ({error}); choose another") from None
     for row in rows:
-        if row.video is not None or row.source == "real":
+        if row.video is not None or row.features is not None or not row.synthetic:
             raise TrainingError(
                 f"--out {path} holds {row.id!r}, which is more than a description; choose another "
-                "file, so that no videos are lost from it"
+                "file, so that nothing is lost from it"
             )
 
 

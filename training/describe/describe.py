@@ -7,12 +7,13 @@ runs ahead, so that an endpoint is asked for several at once.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.pool import AsyncResult, ThreadPool
 
 from training.clips import TrainingError
 from training.describe.gates import Gate, Gates, Rejection
@@ -68,10 +69,15 @@ class _Draft:
 
 
 class _Desk:
-    """Writes drafts and judges them."""
+    """Writes drafts and judges them.
+
+    Attributes:
+        stopping: once set, nothing more is written.
+    """
 
     def __init__(self, writer: Writer, gates: Gates) -> None:
         self._writer, self._gates = writer, gates
+        self.stopping = threading.Event()
 
     def draft(self, sample: Sample, refused: tuple[Rejection, ...] = ()) -> _Draft:
         """The next draft of a pair that passes by itself, after those that were refused.
@@ -80,6 +86,8 @@ class _Desk:
             TrainingError: all attempts are used up.
         """
         for attempt in range(len(refused), self._writer.attempts):
+            if self.stopping.is_set():
+                raise TrainingError("another pair could not be written")
             try:
                 pair = self._writer.write(sample, attempt)
                 rejection = self._gates.alone(pair)
@@ -122,7 +130,7 @@ def describe(
     wanted = islice(samples(taxonomy, order.seed), order.count // 2)
     rows: list[Row] = []
     rejected: Counter[Gate] = Counter(dict.fromkeys(Gate, 0))
-    with closing(_drafts(desk, wanted, writer.concurrency)) as drafts:
+    with _drafts(desk, wanted, writer.concurrency) as drafts:
         for sample, draft in drafts:
             kept = desk.settle(sample, draft)
             rejected.update(rejection.gate for rejection in kept.refused)
@@ -131,30 +139,37 @@ def describe(
     return Described(tuple(rows), rejected)
 
 
+@contextmanager
 def _drafts(
     desk: _Desk, wanted: Iterable[Sample], concurrency: int
-) -> Generator[tuple[Sample, _Draft], None, None]:
+) -> Iterator[Iterator[tuple[Sample, _Draft]]]:
     """Drafts in order, written ahead by as many threads as are allowed."""
     if concurrency == 1:
-        for sample in wanted:
-            yield sample, desk.draft(sample)
+        yield ((sample, desk.draft(sample)) for sample in wanted)
         return
-    waiting: deque[tuple[Sample, Future[_Draft]]] = deque()
-    pool = ThreadPoolExecutor(concurrency, "writer")
+    # Its threads do not keep the process alive: whoever interrupts a silent endpoint need not
+    # wait for it.
+    pool = ThreadPool(concurrency)
     try:
-        for sample in wanted:
-            waiting.append((sample, pool.submit(desk.draft, sample)))
-            if len(waiting) >= _AHEAD * concurrency:
-                yield _first(waiting)
-        while waiting:
-            yield _first(waiting)
-    finally:
+        yield _written_ahead(desk, wanted, pool, _AHEAD * concurrency)
+    except TrainingError:
         # What is asked already is paid for: its answers are waited for and kept.
-        pool.shutdown(cancel_futures=True)
+        desk.stopping.set()
+        pool.close()
+        pool.join()
+        raise
+    finally:
+        pool.terminate()
 
 
-def _first(
-    waiting: deque[tuple[Sample, Future[_Draft]]],
-) -> tuple[Sample, _Draft]:
-    sample, future = waiting.popleft()
-    return sample, future.result()
+def _written_ahead(
+    desk: _Desk, wanted: Iterable[Sample], pool: ThreadPool, ahead: int
+) -> Iterator[tuple[Sample, _Draft]]:
+    waiting: deque[tuple[Sample, AsyncResult[_Draft]]] = deque()
+    for sample in wanted:
+        waiting.append((sample, pool.apply_async(desk.draft, (sample,))))
+        if len(waiting) >= ahead:
+            first, coming = waiting.popleft()
+            yield first, coming.get()
+    for last, coming in waiting:
+        yield last, coming.get()

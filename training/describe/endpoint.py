@@ -17,7 +17,6 @@ from pydantic import BaseModel, Field, ValidationError
 
 from training.clips import TrainingError
 from training.describe.answers import Answer, Request
-from training.describe.pairs import UnfitAnswerError
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -159,8 +158,7 @@ class Endpoint:
         """Ask once, with the client's retries.
 
         Raises:
-            UnfitAnswerError: what came is no chat completion, or a refusal.
-            TrainingError: nothing came.
+            TrainingError: nothing came, or nothing that is a chat completion.
         """
         openai = self._openai
         try:
@@ -177,7 +175,14 @@ class Endpoint:
         except openai.APIStatusError as error:
             told = f"{error.status_code}: {self._told(error.response.text)}"
             raise self._gave_up(self._advice(error.status_code, told)) from None
-        return _answer_of(body, request)
+        answer = _answer_of(body, request)
+        if answer is None:
+            begin = " ".join(body.split())[:60]
+            raise self._gave_up(
+                f"answered with no chat completion but {self._told(begin)!r}; check --base-url; "
+                f"{_GOES_ON}"
+            )
+        return answer
 
     def close(self) -> None:
         """Let its connections go."""
@@ -222,22 +227,17 @@ class Endpoint:
         return line[:_TOLD_CHARACTERS] or "nothing"
 
 
-def _answer_of(body: str, request: Request) -> Answer:
+def _answer_of(body: str, request: Request) -> Answer | None:
+    """The answer in a response's body; a refusal is one too, and no pair will be found in it."""
     try:
         completion = _Completion.model_validate_json(body)
     except ValidationError:
-        begin = " ".join(body.split())[:60]
-        raise UnfitAnswerError(f"no chat completion came, but {begin!r}") from None
-    message = completion.choices[0].message
-    if message.content is None:
-        raise UnfitAnswerError(
-            f"the model refused ({(message.refusal or 'it says nothing')[:100]})"
-        )
-    usage = completion.usage or _Usage()
+        return None
+    message, usage = completion.choices[0].message, completion.usage or _Usage()
     return Answer(
         model=request.model,
         asked=request.user,
-        content=message.content,
+        content=message.content or message.refusal or "",
         input_tokens=max(0, usage.prompt_tokens),
         output_tokens=max(0, usage.completion_tokens),
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +140,7 @@ def test_what_passes_on_a_second_try_is_no_failure(first: Behaviour, tmp_path: P
         (unauthorised, 1, "refuses the key (401: "),
         (lambda _: failure(404, "no such model"), 1, "has no such model or path (404: "),
         (lambda _: failure(413, "too long"), 1, "refuses the request (413: "),
+        (web_page, 1, "answered with no chat completion but '<html>Welcome</html>'; check"),
     ],
 )
 def test_an_endpoint_that_fails_is_told_in_one_sentence(
@@ -154,6 +158,21 @@ def test_an_endpoint_that_fails_is_told_in_one_sentence(
         assert said in sentence
         assert len(endpoint.requests) == tries
     assert not out.exists()
+
+
+def test_an_interrupted_run_does_not_wait_for_a_silent_endpoint(tmp_path: Path) -> None:
+    with serving(good, hanging) as endpoint:
+        arguments = command(endpoint, tmp_path / "a.jsonl", "--timeout", "3600", count=12)
+        run = subprocess.Popen(
+            [sys.executable, "-m", "training", *arguments], stderr=subprocess.PIPE, text=True
+        )
+        assert endpoint.asked(5)  # the fifth is sent once the first answer is kept
+        run.send_signal(signal.SIGINT)
+        said = run.communicate(timeout=30)[1]
+    assert run.returncode == 130
+    assert said.splitlines()[-1].startswith("gvvad-train: interrupted; the same command goes on")
+    assert KEY not in said
+    assert len(list((tmp_path / "a.jsonl.answers").glob("*.json"))) == 1
 
 
 def test_answers_before_a_failure_are_kept(
@@ -174,8 +193,7 @@ def test_answers_before_a_failure_are_kept(
     [
         (nonsense, "schema 5; the last: "),
         (wrong_schema, "schema 5; the last: normal: Field required"),
-        (web_page, "schema 5; the last: no chat completion came, but '<html>Welcome</html>'"),
-        (lambda _: completion(None), "the model refused (it says nothing)"),
+        (lambda _: completion(None), "no JSON object came, but ''"),
         (
             lambda _: completion('{"anomalous": "A man. ", "normal": "A  man."}'),
             "both descriptions are the same",
@@ -238,6 +256,16 @@ def test_a_model_that_repeats_itself_is_stopped_by_near_duplicates(
         said = refused(command(endpoint, tmp_path / "a.jsonl"), capsys)
     assert "pair 2 (" in said
     assert "near-duplicate 5; the last: similarity 1.00 to another" in said
+
+
+def test_a_refusal_is_kept_too_so_that_a_rerun_gives_the_same(tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    with serving(lambda _: completion(None), good) as endpoint:
+        assert main(command(endpoint, out, "--concurrency", "1")) == 0
+        asked, rows = len(endpoint.requests), out.read_text()
+        assert main(command(endpoint, out)) == 0
+        assert len(endpoint.requests) == asked == 5
+    assert out.read_text() == rows
 
 
 def test_an_endpoint_without_schemas_is_asked_for_plain_json(
