@@ -19,11 +19,12 @@ _PIECES_OF_A_MARK = 2
 def estimated_tokens(text: str) -> int:
     """Tokens of an English text by T5's tokenizer, rather too many than too few.
 
-    T5's 32,000 pieces hold every common English word whole and cut rarer ones into pieces that
-    are mostly longer than three letters; a piece for every three letters begun is over the count
-    of all ordinary prose, by about a half. Each other sign counts two, for itself and for the
-    space mark before it, and one closes the text. It is no bound for text that is no English:
-    letters without sense are cut into single ones, and only the tokenizer itself counts those.
+    T5's 32,000 pieces hold the common English words whole and cut rarer ones into parts that
+    are mostly longer than three letters; here every three letters begun count one. Each other
+    sign counts two, for itself and for the mark of the space before it, and one closes the text.
+    Beside CLIP's tokenizer, of 49,000 pieces, that is 92 for 52 at the median of the grammar's
+    descriptions, and never less. It is no bound for what is no English: letters without sense are
+    cut one by one, and only the tokenizer itself counts those.
 
     >>> estimated_tokens("A man collapses.")  # A, man, col lap ses, full stop, end
     8

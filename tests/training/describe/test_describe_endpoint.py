@@ -160,6 +160,7 @@ def test_an_endpoint_that_fails_is_told_in_one_sentence(
     assert not out.exists()
 
 
+@pytest.mark.long
 def test_an_interrupted_run_does_not_wait_for_a_silent_endpoint(tmp_path: Path) -> None:
     with serving(good, hanging) as endpoint:
         arguments = command(endpoint, tmp_path / "a.jsonl", "--timeout", "3600", count=12)
