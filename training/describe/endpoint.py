@@ -22,6 +22,9 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 MOST_AT_ONCE = 64
 
+# The client wants one; endpoints without keys ignore it.
+_NO_KEY = "no-key"
+
 _GOES_ON = "answers so far are kept, and the same command goes on from there"
 _TOLD_CHARACTERS = 200
 
@@ -74,7 +77,7 @@ def place_of(environment: Mapping[str, str], model: str | None, base_url: str | 
     """The endpoint that flags and environment name; flags first, then ours, then OpenAI's.
 
     Raises:
-        TrainingError: no model, a URL that is none, or no key for OpenAI itself.
+        TrainingError: no model, a URL or a key that is none, or no key for OpenAI itself.
     """
     model = model or environment.get("GVVAD_WRITER_MODEL")
     if not model:
@@ -85,8 +88,12 @@ def place_of(environment: Mapping[str, str], model: str | None, base_url: str | 
         or environment.get("OPENAI_BASE_URL")
         or OPENAI_URL
     )
-    key = environment.get("GVVAD_WRITER_API_KEY") or environment.get("OPENAI_API_KEY")
-    place = Place(model, url, key or "none")
+    key = environment.get("GVVAD_WRITER_API_KEY") or environment.get("OPENAI_API_KEY") or ""
+    key = key.strip()
+    # Such a key fits no header, and the error about the header would show it.
+    if not (key.isascii() and key.isprintable()):
+        raise TrainingError("the key in GVVAD_WRITER_API_KEY or OPENAI_API_KEY is not plain ASCII")
+    place = Place(model, url, key or _NO_KEY)
     _check_url(place)
     if not key and place.base_url.rstrip("/") == OPENAI_URL:
         raise TrainingError(

@@ -282,6 +282,18 @@ def test_an_endpoint_without_schemas_is_asked_for_plain_json(
         assert len(endpoint.requests) == 5
 
 
+@pytest.mark.parametrize("key", [f"{KEY}\u2019", f"{KEY}\n{KEY}"])
+def test_a_key_that_fits_no_header_is_refused_unseen(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GVVAD_WRITER_API_KEY", key)
+    with serving(good) as endpoint:
+        assert "is not plain ASCII" in refused(command(endpoint, tmp_path / "a.jsonl"), capsys)
+        monkeypatch.setenv("GVVAD_WRITER_API_KEY", f" {KEY}\n")
+        assert main(command(endpoint, tmp_path / "a.jsonl")) == 0
+        assert endpoint.requests[0]["authorization"] == f"Bearer {KEY}"
+
+
 def test_a_wrong_address_is_told_without_its_password(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
