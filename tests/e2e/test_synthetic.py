@@ -75,7 +75,7 @@ def test_the_documented_commands_train_on_what_they_generated(tmp_path: Path) ->
     run(*describe)
     descriptions, asked = tiny.out / "descriptions.jsonl", tiny.out / "asked.jsonl"
     with serving(good) as endpoint:
-        more = ("--writer", "openai", "--model", "tiny", "--base-url", endpoint.url)
+        more = ("--writer", "openai", "--model", "tiny", "--base-url", endpoint.base_url)
         run("describe", "--count", "2", "--seed", "2", "--out", str(asked), *more)
     descriptions.write_text(descriptions.read_text() + asked.read_text())
 
