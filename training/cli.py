@@ -22,6 +22,7 @@ from training.describe.cli import add_describe, run_describe
 from training.evaluate_cli import add_evaluate, run_evaluate
 from training.extract_cli import add_extract, run_extract
 from training.filter.cli import add_filter, run_filter
+from training.generate.cli import add_generate, run_generate
 from training.import_cli import add_import, run_import
 from training.mil_cli import DEFAULT_HEAD, run_head
 from training.recipe import EMBEDDED, load_recipe
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_filter(commands)
+    add_generate(commands)
     add_extract(commands)
     add_import(commands)
     one = commands.add_parser(
@@ -163,6 +165,7 @@ def _number(value: float | None) -> str:
 _COMMANDS = {
     "render": _render,
     "filter": run_filter,
+    "generate": run_generate,
     "extract": run_extract,
     "import": run_import,
     "train": _train,

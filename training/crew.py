@@ -29,10 +29,12 @@ class Crew:
         workers: processes, 1 to 64; one is this process itself, unless it is Ray's.
         ray: whether they are Ray's, on this machine or on the cluster that RAY_ADDRESS
             names, where jobs' files must be found under the same paths.
+        gpus: of each of Ray's workers, its own.
     """
 
     workers: int = 1
     ray: bool = False
+    gpus: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= MOST_WORKERS:
@@ -56,12 +58,12 @@ class Crew:
             A job's index and its result, as they are done.
 
         Raises:
-            TrainingError: a worker died, or there is no Ray.
+            TrainingError: a worker died, or there is no Ray, or it has too few GPUs.
         """
         if not jobs:
             return iter(())
         if self.ray:
-            return _by_ray(begin, jobs, self.workers)
+            return _by_ray(begin, jobs, min(self.workers, len(jobs)), self.gpus)
         if self.is_alone:
             return _alone(begin, jobs)
         return _by_processes(begin, jobs, min(self.workers, len(jobs)))
@@ -118,7 +120,7 @@ class _RayWorker:
 
 
 def _by_ray(
-    begin: Callable[[], Callable[[Job], Result]], jobs: Sequence[Job], workers: int
+    begin: Callable[[], Callable[[Job], Result]], jobs: Sequence[Job], workers: int, gpus: int
 ) -> Iterator[tuple[int, Result]]:
     # Ray reports its use to its makers unless it is told not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -134,13 +136,21 @@ def _by_ray(
         here = None if "RAY_ADDRESS" in os.environ else workers
         ray.init(num_cpus=here, log_to_driver=False, include_dashboard=False)
     try:
+        # Ray would wait for them, for ever.
+        there = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+        if there < workers * gpus:
+            raise TrainingError(
+                f"--workers ({workers}) need a GPU each and Ray has {there}; give fewer, or none "
+                "with --device cpu"
+            )
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = [{"index": index, "job": job} for index, job in enumerate(jobs)]
         # A block a job, so that each is told as it is done.
         done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _RayWorker,  # type: ignore[arg-type]
             fn_constructor_args=(begin,),
-            concurrency=min(workers, len(rows)),
+            concurrency=workers,
+            num_gpus=gpus or None,
         )
         for row in done.iter_rows():
             yield int(row["index"]), row["result"]

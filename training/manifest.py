@@ -6,11 +6,11 @@ read from a row's number or from the order of a list.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -44,6 +44,7 @@ class Generation(BaseModel):
         height: pixels.
         width: pixels.
         max_tokens: of the description that it reads.
+        tiling: whether pictures were decoded in tiles, which blends their seams.
         arguments: what else the pipeline was called with.
         diffusers: version of the package.
     """
@@ -63,6 +64,7 @@ class Generation(BaseModel):
     height: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    tiling: bool = False
     arguments: dict[str, Number] = Field(default_factory=dict)
     diffusers: Text
 
@@ -151,11 +153,6 @@ class Row(BaseModel):
     def to_line(self) -> str:
         """The row as it stands in a manifest, without what is not known."""
         return self.model_dump_json(by_alias=True, exclude_defaults=True)
-
-
-def seed_of(row_id: str) -> int:
-    """A generator's seed for a row that names none: 32 bits of the hash of its id."""
-    return int.from_bytes(hashlib.sha256(row_id.encode()).digest()[:4], "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +244,15 @@ def _row(line: str, where: str) -> Row:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise TrainingError(f"{where}: {key + ': ' if key else ''}{first['msg']}") from None
+
+
+def seed_of(name: str) -> int:
+    """The seed of a generated video that is given none: 32 bits that follow from its id.
+
+    >>> seed_of("a")
+    3398926610
+    """
+    return int.from_bytes(sha256(name.encode()).digest()[:4], "big")
 
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
