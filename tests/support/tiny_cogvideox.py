@@ -14,7 +14,10 @@ from training.torchvision_ops import make_torchvision_importable
 
 TOKENS = 16
 _WIDTH = 32
-_LETTERS = "abcdefghijklmnopqrstuvwxyz.,"
+LETTERS = "abcdefghijklmnopqrstuvwxyz.,"
+"""That the tokenizer knows, a token each, after SPECIAL others."""
+
+SPECIAL = 4
 _BACKEND: dict[str, Any] = {
     "name": "tiny",
     "pipeline": "CogVideoXPipeline",
@@ -37,13 +40,8 @@ def tiny_backend(folder: Path, **changes: object) -> Path:
 
     17 frames (`frames=17`) make a window of 16; sizes are multiples of 16.
     """
-    return write_backend(folder / "tiny.yaml", {"weights": str(folder / "weights")} | changes)
-
-
-def write_backend(path: Path, changes: dict[str, object]) -> Path:
-    """The tiny backend's settings with changes, in a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(_BACKEND | changes))
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(_BACKEND | {"weights": str(folder / "weights")} | changes))
     return path
 
 
@@ -132,7 +130,7 @@ def _texts() -> tuple[Any, Any]:
     """A tokenizer of letters and a text encoder."""
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-    pieces = ["<pad>", "</s>", "<unk>", "\u2581", *_LETTERS]
+    pieces = ["<pad>", "</s>", "<unk>", "\u2581", *LETTERS]
     tokenizer = T5Tokenizer([(piece, -1.0) for piece in pieces], extra_ids=0)
     config = T5Config(vocab_size=64, d_model=_WIDTH, d_kv=8, d_ff=_WIDTH, num_layers=2, num_heads=4)
     return tokenizer, T5EncoderModel(config)

@@ -112,9 +112,7 @@ def run_generate(options: argparse.Namespace) -> None:
         TrainingError: see `generate`, or flags do not agree.
     """
     crew, request = _crew(options), _request(options)
-    if request.hardware.device == "cpu":
-        print("no GPU computes: a video of full size takes hours on a CPU", file=sys.stderr)
-    with _Bar() as bar:
+    with _Bar(request.hardware) as bar:
         result = generate(request, crew, bar)
     if options.json:
         content = {"manifest": str(result.manifest), "videos": result.videos}
@@ -186,7 +184,8 @@ class _Bar:
     Where no bar can be drawn, as in the log of a night's run, a line tells of each video.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hardware: Hardware) -> None:
+        self._hardware = hardware
         self._bar: tqdm[None] | None = None
         self._finished = 0
         self._began_seconds = 0.0
@@ -199,6 +198,8 @@ class _Bar:
             self._bar.close()
 
     def begin(self, missing: int, kept: int) -> None:
+        if missing and self._hardware.device == "cpu":
+            self.warn("no GPU computes: a video of full size takes hours on a CPU")
         self._began_seconds = time.monotonic()
         # Over the whole run, not smoothed: steps are quick and the decoding after them is not.
         self._bar = tqdm(total=missing, desc="generate", bar_format=_BAR, smoothing=0, disable=None)

@@ -25,6 +25,10 @@ from training.recipe import Part
 _CRF = "17"
 """Without visible loss: what a detector learns of should be the generator's, not the codec's."""
 
+_SAME_BYTES = "mbtree=0:rc-lookahead=0"
+"""x264's macroblock tree reads beside its pictures: with it the same frames gave up to 20
+different files in 60 tries, of 64x96 and of 480x720 pixels; without it always one."""
+
 _LARGEST_CLOCK = 1001
 
 
@@ -71,7 +75,7 @@ def encode(images: Image, note: Note) -> bytes:
         note: goes into the file's comment, as JSON.
     """
     held = io.BytesIO()
-    options = {"crf": _CRF, "flags": "+bitexact"}
+    options = {"crf": _CRF, "x264-params": _SAME_BYTES, "flags": "+bitexact"}
     with av.open(held, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         container.metadata["comment"] = note.model_dump_json()
         rate = Fraction(note.generation.fps).limit_denominator(_LARGEST_CLOCK)

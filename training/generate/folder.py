@@ -222,22 +222,22 @@ def _with_film(row: Row, film: Film) -> Row:
 
 
 def _check_same(found: Note, asked: Note, path: Path) -> None:
-    pairs = [("id", found.id, asked.id), ("description", found.description, asked.description)]
-    pairs.append(("seed", str(found.seed), str(asked.seed)))
-    for name in Generation.model_fields:
-        if name not in _FREE:
-            before, now = getattr(found.generation, name), getattr(asked.generation, name)
-            pairs.append((name, _shown(before), _shown(now)))
-    for name, before, now in pairs:
-        if before != now:
+    before, now = _told(found), _told(asked)
+    for name in before:
+        if before[name] != now[name]:
             raise TrainingError(
-                f"{path} was made with {name} {before[:80]!r}, and {now[:80]!r} is asked for now; "
-                "give another --out, or what it was begun with"
+                f"{path} was made with {name} {before[name][:80]} and {now[name][:80]} is asked "
+                "for now; give another --out, or what it was begun with"
             )
 
 
-def _shown(value: object) -> str:
-    return json.dumps(value, sort_keys=True).strip('"')
+def _told(note: Note) -> dict[str, str]:
+    """All that decides what is seen, by name."""
+    values = note.model_dump(exclude={"generation"}) | note.generation.model_dump(exclude=_FREE)
+    return {
+        name: json.dumps(value, sort_keys=True, ensure_ascii=False)
+        for name, value in values.items()
+    }
 
 
 def is_safe_name(name: str) -> bool:

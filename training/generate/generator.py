@@ -65,7 +65,7 @@ class Generator:
         self._pipe = _loaded(folder, placing)
         for wanted, name in ((backend.tiling, "tiling"), (backend.slicing, "slicing")):
             if wanted:
-                _enable(self._pipe.vae, name, backend)
+                _enable(self._pipe, name, backend)
         _place(self._pipe, placing)
 
     def make(self, orders: Sequence[Order], step: Callable[[float], None]) -> list[Floats]:
@@ -201,13 +201,14 @@ def _loaded(folder: Path, placing: Placing) -> Any:
     return pipe
 
 
-def _enable(vae: Any, name: str, backend: Backend) -> None:
-    enable = getattr(vae, f"enable_{name}", None)
-    if enable is None:
+def _enable(pipe: Any, name: str, backend: Backend) -> None:
+    try:
+        getattr(pipe.vae, f"enable_{name}")()
+    except (AttributeError, NotImplementedError):
         raise TrainingError(
-            f"backend {backend.name}: {type(vae).__name__} knows no {name}; set {name}: false"
-        )
-    enable()
+            f"backend {backend.name}: {backend.pipeline} cannot decode with {name}; set "
+            f"{name}: false, or give --no-{name}"
+        ) from None
 
 
 def _place(pipe: Any, placing: Placing) -> None:

@@ -125,11 +125,6 @@ def choose_offload(
     Raises:
         TrainingError: it does not fit so; the sentence says what would.
     """
-    if memory.gpu_bytes is None and asked not in (None, "none"):
-        raise TrainingError(
-            f"--offload {asked} moves parts between a GPU and memory, and the CPU is to compute; "
-            "leave it out"
-        )
     for offload in (asked,) if asked else OFFLOADS:
         if model.fits(memory, offload):
             return offload
@@ -149,7 +144,8 @@ def _lack(model: Model, memory: Memory, asked: Offload | None) -> str:
     device: Device = "cpu" if memory.gpu_bytes is None else "cuda"
     ram = model.ram_bytes(device)
     if memory.gpu_bytes is None or ram > memory.ram_bytes:
-        return f"{name} need {_gb(ram)} of memory and {_gb(memory.ram_bytes)} are free"
+        need = "needs" if model.copies == 1 else "need"
+        return f"{name} {need} {_gb(ram)} of memory and {_gb(memory.ram_bytes)} are free"
     offload = asked or OFFLOADS[-1]
     return (
         f"{name} needs {_gb(model.gpu_bytes(offload))} of the GPU's memory with --offload "

@@ -44,6 +44,13 @@ class Hardware:
     offload: Offload | None = None
     batch: int = 1
 
+    def __post_init__(self) -> None:
+        if self.device == "cpu" and self.offload not in (None, "none"):
+            raise TrainingError(
+                f"--offload {self.offload} moves parts between a GPU and memory, and the CPU is to "
+                "compute; leave it out"
+            )
+
     def free(self) -> Memory:
         """The memory that there is for it."""
         return Memory(free_ram_bytes(), free_gpu_bytes() if self.device == "cuda" else None)

@@ -1,0 +1,115 @@
+"""A run that is killed anywhere loses at most the video in work."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.generate.conftest import Write, arguments, decoded, files
+from training.cli import main
+from training.generate.film import read_film
+from training.manifest import load_manifest
+
+KILLS = 20
+VIDEOS = 64
+GIVEN_UP_SECONDS = 100
+
+
+def start(given: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "training", *given],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as the tests: sums depend on their order
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def after(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether it still runs after so long."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def made(process: subprocess.Popen[bytes], out: Path, count: int) -> float:
+    """Seconds until so many videos are there."""
+    began = time.monotonic()
+    while len(videos(out)) < count:
+        assert after(process, 0.002), "the run ended early"
+        assert time.monotonic() < began + GIVEN_UP_SECONDS, "the run does not get on"
+    return time.monotonic() - began
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    assert process.poll() is None, "the run ended before it was killed"
+    process.kill()
+    process.wait()
+
+
+def videos(out: Path) -> list[Path]:
+    return sorted((out / "videos").glob("*.mp4"))
+
+
+def assert_nothing_is_broken(out: Path) -> None:
+    """Every file under a final name is whole."""
+    for path in videos(out):
+        assert len(decoded(path)) == read_film(path).frames == 9
+    if (out / "manifest.jsonl").exists():
+        manifest = load_manifest(out / "manifest.jsonl")
+        for row in manifest.rows:
+            assert read_film(manifest.file(str(row.video))).sha256 == row.video_sha256
+
+
+def test_a_killed_run_goes_on_where_it_was(
+    descriptions: Write, cogvideox: Path, three: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    given = arguments(descriptions(3), cogvideox, out)
+    process = start(given)
+    made(process, out, 1)
+    kill(process)
+    assert_nothing_is_broken(out)
+    assert main(given) == 0
+    assert files(out) == files(three)
+    assert (out / "manifest.jsonl").read_bytes() == (three / "manifest.jsonl").read_bytes()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_twenty_kills_leave_what_an_undisturbed_run_leaves(
+    descriptions: Write, cogvideox: Path, tmp_path: Path
+) -> None:
+    """Kills by chance: a quarter while it starts, the others while it makes or writes videos.
+
+    Those come up to 0.3 s after the first or second new video stands under its name; a video
+    takes half of that here, so that every phase of one is met.
+    """
+    rows = descriptions(VIDEOS)
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "killed"
+    process = start(arguments(rows, cogvideox, undisturbed))
+    first_seconds = made(process, undisturbed, 1)
+    assert process.wait(GIVEN_UP_SECONDS) == 0
+
+    chance, given = random.Random(6), arguments(rows, cogvideox, out)
+    for number in range(KILLS):
+        before, process = len(videos(out)), start(given)
+        if number % 4 == 0:
+            after(process, chance.uniform(0, first_seconds))
+        else:
+            made(process, out, before + chance.randint(1, 2))
+            after(process, chance.uniform(0, 0.3))
+        kill(process)
+        assert_nothing_is_broken(out)
+        assert len(videos(out)) >= before
+    assert start(given).wait(GIVEN_UP_SECONDS) == 0
+    assert files(out) == files(undisturbed)
+    manifests = [folder / "manifest.jsonl" for folder in (out, undisturbed)]
+    assert manifests[0].read_bytes() == manifests[1].read_bytes()
