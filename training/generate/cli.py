@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -151,7 +152,9 @@ def _hardware(options: argparse.Namespace, dtype: Dtype) -> Hardware:
     if not 1 <= options.batch <= _MOST_BATCH:
         raise TrainingError(f"--batch ({options.batch}) must be 1 to {_MOST_BATCH}")
     there = torch.cuda.is_available()
-    if options.device == "cuda" and not there and not options.ray:
+    # Of a cluster, the workers look themselves.
+    elsewhere = options.ray and "RAY_ADDRESS" in os.environ
+    if options.device == "cuda" and not there and not elsewhere:
         raise TrainingError(
             "--device cuda: torch finds no GPU here; mend its driver, or leave --device out for "
             "the CPU"

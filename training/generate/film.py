@@ -14,10 +14,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.error
 from pydantic import ValidationError
 
 from server.contract import Image
-from server.ingest.video import SourceError, open_file
 from training.clips import TrainingError
 from training.manifest import Generation
 from training.recipe import Part
@@ -96,18 +96,33 @@ def read_film(path: Path) -> Film:
         TrainingError: it is no video, or tells nothing.
     """
     try:
-        with open_file(path) as container:
-            comment = container.metadata.get("comment", "")
-            frames = container.streams.video[0].frames
+        comment, frames = _head(path)
         note = Note.model_validate_json(comment)
         content = path.read_bytes()
-    except (SourceError, ValidationError, OSError) as error:
-        reason = "it holds no description" if isinstance(error, ValidationError) else str(error)
-        raise TrainingError(
-            f"{path} was not made by generate, or is broken ({reason}); remove it or give "
-            "another --out"
-        ) from None
+    except ValidationError:
+        raise _strange(path, "it holds no description") from None
+    except (av.error.FFmpegError, OSError) as error:
+        raise _strange(path, error.strerror or "it cannot be read") from None
     return Film(note, frames, hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _head(path: Path) -> tuple[str, int]:
+    """The comment, and how many frames there are.
+
+    FFmpeg would decode some to look at them, 20 ms a video, and it would read a name such
+    as `12:30` or `cam%d` as more than a file's.
+    """
+    with path.open("rb") as file:
+        options = {"fd": str(file.fileno()), "protocol_whitelist": "fd", "skip_frame": "all"}
+        with av.open("fd:", options=options) as container:
+            frames = sum(stream.frames for stream in container.streams.video)
+            return container.metadata.get("comment", ""), frames
+
+
+def _strange(path: Path, reason: str) -> TrainingError:
+    return TrainingError(
+        f"{path} was not made by generate, or is broken ({reason}); remove it or give another --out"
+    )
 
 
 def write_whole(path: Path, content: bytes, scratch: str) -> None:

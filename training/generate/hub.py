@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from training.clips import TrainingError
 from training.generate.backend import Backend
-from training.generate.weights import Weights, check_class, find_folder, local_weights
+from training.generate.weights import MODEL_INDEX, Weights, check_class, find_folder, local_weights
 from training.torchvision_ops import make_torchvision_importable
 
 
@@ -86,19 +87,24 @@ def cut_descriptions(folder: Path, texts: Mapping[str, str], most_tokens: int) -
 
 
 def _is_cached(name: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        raise _missing("huggingface_hub") from None
 
-    return isinstance(try_to_load_from_cache(name, "model_index.json"), str)
+    return isinstance(try_to_load_from_cache(name, MODEL_INDEX), str)
 
 
 def _fetched(name: str, backend: Backend) -> Path:
-    pipeline = diffusers_module().DiffusionPipeline
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
     try:
         # The small index first: weights of another class are not worth a download.
-        index = pipeline.load_config(name)
+        index = json.loads(Path(hf_hub_download(name, MODEL_INDEX)).read_bytes())
         check_class(name, index.get("_class_name"), backend)
-        return Path(pipeline.download(name))
-    except OSError as error:
+        return Path(diffusers_module().DiffusionPipeline.download(name))
+    except (OSError, EntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise TrainingError(
             f"weights {name} are no folder here and cannot be had from the hub ({reason}); "

@@ -18,7 +18,7 @@ from typing import Any
 from training.clips import TrainingError
 from training.generate.backend import Backend
 
-_INDEX = "model_index.json"
+MODEL_INDEX = "model_index.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Those with a variant's name, such as model.fp16.safetensors, are not what is loaded.
 _TENSORS = re.compile(r"(?:diffusion_pytorch_)?model(?:-\d+-of-\d+)?\.safetensors")
@@ -112,22 +112,22 @@ def find_folder(name: str) -> Path | None:
         return Path(name)
     if not _HUB_ID.fullmatch(name):
         raise TrainingError(
-            f"weights {name} are not there; give a folder with a {_INDEX}, or a hub id such as "
-            "THUDM/CogVideoX-2b"
+            f"weights {name} are not there; give a folder with a {MODEL_INDEX}, or a hub id such "
+            "as THUDM/CogVideoX-2b"
         )
     return None
 
 
 def _model_index(name: str, folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / _INDEX).read_bytes())
+        content = json.loads((folder / MODEL_INDEX).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(
-            f"weights {name} have no {_INDEX} that can be read ({error}); give the folder that "
-            "holds a whole pipeline of diffusers"
+            f"weights {name} have no {MODEL_INDEX} that can be read ({error}); give the folder "
+            "that holds a whole pipeline of diffusers"
         ) from None
     if not isinstance(content, dict):
-        raise TrainingError(f"weights {name}: {_INDEX} must be a JSON object")
+        raise TrainingError(f"weights {name}: {MODEL_INDEX} must be a JSON object")
     return content
 
 
@@ -186,7 +186,7 @@ def _parameters(file: Path) -> int:
 
 
 def _loaded_files(folder: Path) -> Iterator[Path]:
-    yield folder / _INDEX
+    yield folder / MODEL_INDEX
     for part in _parts(_model_index(str(folder), folder)):
         weights = _weight_files(folder / part) if (folder / part / "config.json").is_file() else []
         small = (

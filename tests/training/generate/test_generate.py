@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.training.generate.conftest import Write, arguments, decoded, files, refused
 from training.cli import main
 from training.generate.film import read_film
+from training.generate.memory import OFFLOADS
 from training.manifest import load_manifest, seed_of
 
 
@@ -189,3 +191,28 @@ def test_a_description_that_is_cut_off_is_told(
     assert main(arguments(rows, cogvideox, tmp_path / "out")) == 0
     said = "2 of 2 descriptions are longer than the 16 tokens that tiny reads, the first d0"
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("more", [[], ["--ray"]])
+def test_a_gpu_that_is_not_there_is_refused(
+    more: list[str],
+    descriptions: Write,
+    cogvideox: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = arguments(descriptions(1), cogvideox, tmp_path / "out", "--device", "cuda", *more)
+    assert "--device cuda: torch finds no GPU here" in refused(given, capsys)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("offload", OFFLOADS)
+def test_a_gpu_shows_what_the_cpu_shows(
+    offload: str, descriptions: Write, cogvideox: Path, three: Path, tmp_path: Path
+) -> None:
+    given = arguments(descriptions(3), cogvideox, tmp_path / "out", "--dtype", "fp32")
+    assert main([*given, "--device", "cuda", "--offload", offload]) == 0
+    for name in files(three):
+        on_cpu, on_gpu = (decoded(out / "videos" / name) for out in (three, tmp_path / "out"))
+        assert np.abs(on_cpu - on_gpu).mean() < 2
