@@ -112,7 +112,8 @@ def run_generate(options: argparse.Namespace) -> None:
     Raises:
         TrainingError: see `generate`, or flags do not agree.
     """
-    crew, request = _crew(options), _request(options)
+    request = _request(options)
+    crew = _crew(options, request.hardware)
     with _Bar(request.hardware) as bar:
         result = generate(request, crew, bar)
     if options.json:
@@ -165,13 +166,14 @@ def _hardware(options: argparse.Namespace, dtype: Dtype) -> Hardware:
     return Hardware(device, options.dtype or default, offload, options.batch)
 
 
-def _crew(options: argparse.Namespace) -> Crew:
+def _crew(options: argparse.Namespace, hardware: Hardware) -> Crew:
     if options.workers is not None and not options.ray:
         raise TrainingError(
             f"--workers ({options.workers}) are Ray's; give --ray, or run the command once a GPU "
             "with --shard 1/2 and --shard 2/2"
         )
-    return Crew(options.workers or 1, options.ray, int(_hardware(options, "fp32").device == "cuda"))
+    workers = 1 if options.workers is None else options.workers
+    return Crew(workers, options.ray, gpus=int(hardware.device == "cuda"))
 
 
 def _shard(text: str) -> Shard:

@@ -189,7 +189,7 @@ class Folder:
         each = max((film.size for film in films), default=int(pixels * _BITS_PER_PIXEL / 8))
         needed = missing * each + _SPARE_BYTES
         free = shutil.disk_usage(self.path).free
-        if missing and needed > free:
+        if needed > free:
             raise TrainingError(
                 f"{missing} videos of about {each / 1e6:.1f} MB need {needed / 1e6:.0f} MB in "
                 f"{self.path} and {free / 1e6:.0f} MB are free; free some, or give another --out"

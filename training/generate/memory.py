@@ -18,8 +18,11 @@ OFFLOADS: tuple[Offload, ...] = ("none", "model", "sequential")
 """From the fastest to the one that takes the least of the GPU's memory."""
 
 _GB = 1e9
-_CONTEXT_BYTES = int(1e9)
-"""What CUDA with its libraries, or Python with torch and the packages, takes itself."""
+_PROGRAM_BYTES = int(1e9)
+"""What Python with torch and the packages takes itself."""
+
+_CONTEXT_BYTES = int(2e9)
+"""What CUDA with its libraries takes, and what its allocator holds and cannot use again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Model:
 
     def ram_bytes(self, device: Device) -> int:
         """Needed of the machine: all parameters pass through it, and on a CPU the work is there."""
-        needed = self._all_parameters_bytes + _CONTEXT_BYTES
+        needed = self._all_parameters_bytes + _PROGRAM_BYTES
         if device == "cpu":
             needed += max(self._denoise_bytes, self._decode_bytes)
         return self.copies * needed
@@ -69,7 +72,7 @@ class Model:
         if offload == "none":
             needed = sum(sizes.values()) + max(self._denoise_bytes, self._decode_bytes)
         elif offload == "model":
-            # Text is short: an encoder's own work is small beside its parameters.
+            # A part's own work comes beside it; a text is short, so its encoder's is small.
             needed = max(
                 size + (0 if name.startswith("text") else work.get(name, self._denoise_bytes))
                 for name, size in (sizes or {"": 0}).items()

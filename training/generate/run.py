@@ -102,7 +102,7 @@ def generate(request: Request, crew: Crew, watch: Watch) -> Result:
         if missing:
             memory.check(weights.parameters)
             call_arguments(request.settings)
-        folder.check_space(len(orders) - len(films), request.settings, films.values())
+            folder.check_space(len(orders) - len(films), request.settings, films.values())
         _warn_of_cut(watch, missing, weights, request.settings)
         watch.begin(len(missing), len(mine) - len(missing))
         try:
@@ -173,7 +173,7 @@ def _work(request: Request, weights: Weights) -> Work:
     generation = Generation(
         backend=settings.name,
         pipeline=settings.pipeline,
-        model=weights.name,
+        model=weights.model,
         weights_sha256=weights.sha256(),
         dtype=request.hardware.dtype,
         steps=settings.steps,

@@ -47,6 +47,11 @@ class Weights:
     folder: Path
     parameters: dict[str, int]
 
+    @property
+    def model(self) -> str:
+        """What is recorded: a hub id, or the folder's own name wherever it lies."""
+        return self.folder.name if Path(self.name).is_dir() else self.name
+
     def sha256(self) -> str:
         """A hash that tells these weights from others.
 
@@ -109,7 +114,7 @@ def find_folder(name: str) -> Path | None:
         TrainingError: it is neither.
     """
     if Path(name).is_dir():
-        return Path(name)
+        return Path(name).absolute()
     if not _HUB_ID.fullmatch(name):
         raise TrainingError(
             f"weights {name} are not there; give a folder with a {MODEL_INDEX}, or a hub id such "
