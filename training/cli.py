@@ -65,8 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add_filter(commands)
+    add_describe(commands)
     add_generate(commands)
+    add_filter(commands)
     add_extract(commands)
     add_import(commands)
     one = commands.add_parser(
@@ -109,7 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     add_bank(commands)
     add_ablate(commands)
     add_selftest(commands)
-    add_describe(commands)
     return parser
 
 

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.openai_endpoint import good, serving
-from tests.support.tiny_cogvideox import tiny_backend, write_tiny_cogvideox
 
 from server.ingest.video import decode_file, open_file
 from tests.support.clip_model import write_clip_model
 from tests.support.documented import ROOT, documented
 from tests.support.footage import make_footage
+from tests.support.openai_endpoint import good, serving
+from tests.support.tiny_cogvideox import tiny_backend, write_tiny_cogvideox
 from tests.training.test_mil import write_recipe
 from training.filter.findings import load_findings
 from training.logs import read_curves
