@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import export.cli
+import server.cli
+import training.cli
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 TRAINING = (ROOT / "training" / "README.md").read_text()
-MODULES = {"gvvad": "server", "gvvad-train": "training", "gvvad-export": "export"}
+MAINS = {
+    "gvvad": server.cli.main,
+    "gvvad-train": training.cli.main,
+    "gvvad-export": export.cli.main,
+}
 SUBCOMMAND = re.compile(r"[a-z]+")
 
 
@@ -37,21 +43,19 @@ def commands() -> list[tuple[str, ...]]:
     return sorted({command_of(line) for line in console_lines()})
 
 
-def help_of(command: tuple[str, ...]) -> str:
+def help_of(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> str:
     program, *words = command
-    finished = subprocess.run(
-        [sys.executable, "-m", MODULES[program], *words, "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+    with pytest.raises(SystemExit) as ended:
+        MAINS[program]([*words, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_every_command_exists_and_knows_the_flags_that_are_shown(command: tuple[str, ...]) -> None:
-    text = help_of(command)
+def test_every_command_exists_and_knows_the_flags_that_are_shown(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(command, capsys)
     for line in console_lines():
         if command_of(line) == command:
             unknown = [word for word in line if word.startswith("--") and word not in text]

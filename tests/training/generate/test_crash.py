@@ -68,6 +68,7 @@ def assert_nothing_is_broken(out: Path) -> None:
             assert read_film(manifest.file(str(row.video))).sha256 == row.video_sha256
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_where_it_was(
     descriptions: Write, cogvideox: Path, three: Path, tmp_path: Path
 ) -> None:
