@@ -131,7 +131,7 @@ class ClipWindows(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, S, H, W, 3) uint8 to (B, D)."""
-        frames = images.flatten(0, 1).permute(0, 3, 1, 2).float()
+        frames = images.float().flatten(0, 1).permute(0, 3, 1, 2)
         seen = functional.normalize(self.visual((frames - self.mean) / self.deviation), dim=1)
         mean = seen.view(*images.shape[:2], -1).mean(1)
         return functional.normalize(mean, dim=1) * self.scale
