@@ -40,12 +40,22 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-symmetric"]
+
+
 class GraphFile(_Part):
-    """One ONNX file, named relative to the bundle."""
+    """One ONNX file, named relative to the bundle.
+
+    Attributes:
+        file: its name.
+        sha256: of its content.
+        precision: of its multiplications; int8 has unsigned activations with a zero point, as
+            CPUs want them, int8-symmetric signed ones without, as TensorRT does.
+    """
 
     file: FileName
     sha256: Sha256
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Precision
 
 
 class EncoderPart(_Part):
