@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from export.parity_cli import add_parity, run_parity, tell, wants_parity
 from server.bundle import BundleError
+from server.engine.onnxruntime import EngineError
 from training.bank import load_bank
 from training.checkpoint import load_checkpoint
 from training.clips import TrainingError
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         {"bundle": _bundle, "encoder": _encoder, "verify": _verify}[options.command](options)
-    except (TrainingError, BundleError, OSError) as error:
+    except (TrainingError, BundleError, EngineError, OSError) as error:
         print(f"gvvad-export: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -77,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     made_of = two.add_mutually_exclusive_group()
     made_of.add_argument("--checkpoint", type=Path, help="what it was exported from")
     made_of.add_argument("--head", type=Path, help="the run on features that it was exported from")
+    add_parity(two)
     two.add_argument("--json", action="store_true", help="print one JSON object")
     _add_encoder(commands)
     return parser
@@ -147,11 +150,16 @@ def _verify(options: argparse.Namespace) -> None:
 
     checkpoint = load_checkpoint(options.checkpoint) if options.checkpoint else None
     run = load_run(options.head) if options.head else None
+    compares = wants_parity(options)
     found = verify(options.directory, checkpoint, None if run is None else run.head)
+    compared = run_parity(options) if compares else None
     if options.json:
-        print(json.dumps(asdict(found)))
+        told = {} if compared is None else {"compared": asdict(compared)}
+        print(json.dumps(asdict(found) | told))
         return
     for name, value in asdict(found).items():
         shown = "not compared" if value is None else value
         print(f"{name:16} {shown:.3g}" if isinstance(value, float) else f"{name:16} {shown}")
+    if compared is not None:
+        tell(compared, options.directory)
     print("verified")

@@ -69,7 +69,7 @@ def verify(
     scores = _onnx_scores(engine, streams)
     found = Verification(
         bundle_id=bundle.bundle_id,
-        bytes=sum(path.stat().st_size for path in directory.iterdir()),
+        bytes=sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()),
         norm_error=float(np.abs(norms - scale).max()),
         batch_error=float(np.abs(_onnx_scores(engine, streams[:, :1]) - scores[:, :1]).max()),
         feature_error=None,
