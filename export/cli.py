@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from export.bench_cli import add_bench, run_bench
 from export.parity_cli import add_parity, run_parity, tell, wants_parity
 from server.bundle import BundleError
 from server.engine.onnxruntime import EngineError
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        {"bundle": _bundle, "encoder": _encoder, "verify": _verify}[options.command](options)
+        _COMMANDS[options.command](options)
     except (TrainingError, BundleError, EngineError, OSError) as error:
         print(f"gvvad-export: {error}", file=sys.stderr)
         return 2
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add_parity(two)
     two.add_argument("--json", action="store_true", help="print one JSON object")
     _add_encoder(commands)
+    add_bench(commands)
     return parser
 
 
@@ -163,3 +165,6 @@ def _verify(options: argparse.Namespace) -> None:
     if compared is not None:
         tell(compared, options.directory)
     print("verified")
+
+
+_COMMANDS = {"bundle": _bundle, "encoder": _encoder, "verify": _verify, "bench": run_bench}

@@ -97,7 +97,7 @@ class ClipEncoder:
         height, width = (size, size) if isinstance(size, int) else size
         self.window = WindowSpec(frames, fps=None)
         self.preprocess = PreprocessSpec(height, width, "letterbox", "area", "bt601", "declared")
-        self._tower = ClipWindows(visual, CLIP_FEATURE_SCALE)
+        self.tower = ClipWindows(visual, CLIP_FEATURE_SCALE)
         content = {
             "model": clip.name,
             "weights": clip.weights,
@@ -109,7 +109,7 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode(self, images: Image) -> Feature:
-        found: Feature = self._tower(torch.from_numpy(images)).numpy()
+        found: Feature = self.tower(torch.from_numpy(images)).numpy()
         return found
 
 
