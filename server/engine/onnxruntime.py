@@ -63,54 +63,18 @@ class EngineOptions:
     threads: int | None = None
 
 
-class OnnxDetector:
-    """Encoder and head of a bundle in two sessions. Not thread-safe.
+class OnnxHead:
+    """The head step of a bundle, on the CPU whatever the encoder runs on. Not thread-safe.
 
     Raises:
-        EngineError: the device cannot be had.
-        BundleError: a graph is broken or has other inputs or outputs than the
-            manifest says.
+        BundleError: the graph is broken or has other inputs or outputs than the manifest says.
     """
 
-    name = "onnxruntime"
-
-    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
-        manifest = bundle.manifest
-        self._encoder = _session(bundle.encoder_path, options.device, options.threads)
-        _check_graph(bundle.encoder_path, self._encoder, *manifest.encoder_tensors())
-        self._head = _session(bundle.head_path, "cpu", 1)
-        _check_graph(bundle.head_path, self._head, *manifest.head_tensors())
-        self._states = dict(manifest.head.states)
+    def __init__(self, bundle: Bundle) -> None:
+        self._session = _session(bundle.head_path, "cpu", 1)
+        _check_graph(bundle.head_path, self._session, *bundle.manifest.head_tensors())
+        self._states = dict(bundle.manifest.head.states)
         self._sentences = bundle.sentences
-        self.device = options.device
-        self.precision = manifest.encoder.graph.precision
-        size = manifest.preprocess
-        self._image_shape = (manifest.window.sampled_frames, size.height, size.width, 3)
-
-    def warm_up(self, max_batch: int) -> None:
-        """Run every path once, so that the first window is not the slow one.
-
-        Raises:
-            EngineError: ONNX Runtime failed, or what comes out is no score.
-        """
-        for batch in {1, max_batch}:
-            images = np.zeros((batch, *self._image_shape), np.uint8)
-            state = {k: np.repeat(v, batch, axis=0) for k, v in self.zero_state().items()}
-            self.step(self.encode(images), state)
-
-    def encode(self, images: Image) -> Feature:
-        """(B, S, H, W, 3) uint8 -> (B, D) float32.
-
-        Raises:
-            EngineError: ONNX Runtime failed, or a feature is not finite.
-        """
-        features: Feature = _run(self._encoder, [FEATURE], {IMAGES: images})[0]
-        if len(features) != len(images) or not np.isfinite(features).all():
-            raise EngineError(
-                f"the encoder made {_some(features)} of {len(images)} windows, expected as many "
-                f"finite features; {_REMEDY}"
-            )
-        return features
 
     def step(self, features: Feature, state: State) -> Step:
         """(B, D) and the state -> scores (B,) in [0, 1], the next state, and explanations.
@@ -123,7 +87,7 @@ class OnnxDetector:
         outputs = [SCORE, *(NEXT_STATE_PREFIX + name for name in self._states)]
         if self._sentences is not None:
             outputs += [EXPLANATION_INDEX, EXPLANATION_WEIGHT]
-        scores, *others = _run(self._head, outputs, feeds)
+        scores, *others = _run(self._session, outputs, feeds)
         after, told = others[: len(self._states)], others[len(self._states) :]
         if scores.shape != (len(features),) or not ((scores >= 0) & (scores <= 1)).all():
             raise EngineError(
@@ -155,6 +119,63 @@ class OnnxDetector:
     def zero_state(self) -> State:
         """State of one stream at its start, (1, ...) each."""
         return {name: np.zeros((1, *shape), np.float32) for name, shape in self._states.items()}
+
+
+class OnnxDetector:
+    """Encoder and head of a bundle in two sessions. Not thread-safe.
+
+    Raises:
+        EngineError: the device cannot be had.
+        BundleError: a graph is broken or has other inputs or outputs than the
+            manifest says.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        manifest = bundle.manifest
+        self._encoder = _session(bundle.encoder_path, options.device, options.threads)
+        _check_graph(bundle.encoder_path, self._encoder, *manifest.encoder_tensors())
+        head = OnnxHead(bundle)
+        self.step, self.zero_state = head.step, head.zero_state
+        self.device = options.device
+        self.precision = manifest.encoder.graph.precision
+        size = manifest.preprocess
+        self._image_shape = (manifest.window.sampled_frames, size.height, size.width, 3)
+
+    def warm_up(self, max_batch: int) -> None:
+        """Run every path once, so that the first window is not the slow one.
+
+        Raises:
+            EngineError: ONNX Runtime failed, or what comes out is no score.
+        """
+        for batch in {1, max_batch}:
+            images = np.zeros((batch, *self._image_shape), np.uint8)
+            state = {k: np.repeat(v, batch, axis=0) for k, v in self.zero_state().items()}
+            self.step(self.encode(images), state)
+
+    def encode(self, images: Image) -> Feature:
+        """(B, S, H, W, 3) uint8 -> (B, D) float32.
+
+        Raises:
+            EngineError: ONNX Runtime failed, or a feature is not finite.
+        """
+        features: Feature = _run(self._encoder, [FEATURE], {IMAGES: images})[0]
+        check_features(features, len(images))
+        return features
+
+
+def check_features(features: Feature, count: int) -> None:
+    """Refuse what no head may see.
+
+    Raises:
+        EngineError: they are not `count`, or one is not finite.
+    """
+    if len(features) != count or not np.isfinite(features).all():
+        raise EngineError(
+            f"the encoder made {_some(features)} of {count} windows, expected as many "
+            f"finite features; {_REMEDY}"
+        )
 
 
 def _session(path: Path, device: Device, threads: int | None) -> ort.InferenceSession:
@@ -197,27 +218,34 @@ def _check_graph(
     inputs: list[TensorSpec],
     outputs: list[TensorSpec],
 ) -> None:
-    for kind, expected, nodes in (
-        ("input", inputs, session.get_inputs()),
-        ("output", outputs, session.get_outputs()),
-    ):
-        found = _specs(path, nodes)
-        for tensor in expected:
-            if tensor.name not in found:
-                raise BundleError(
-                    f"{path} lacks {kind} {_listed([tensor])}; it has {_listed(found.values())}; "
-                    f"{_REMEDY}"
-                )
-            if found[tensor.name] != tensor:
-                raise BundleError(
-                    f"{path} has {kind} {_listed([found[tensor.name]])}, the manifest says "
-                    f"{_listed([tensor])}; {_REMEDY}"
-                )
-        if len(found) != len(expected):
-            extra = sorted(set(found) - {tensor.name for tensor in expected})
+    check_tensors(path, "input", inputs, _specs(path, session.get_inputs()))
+    check_tensors(path, "output", outputs, _specs(path, session.get_outputs()))
+
+
+def check_tensors(
+    path: Path, kind: str, expected: list[TensorSpec], found: dict[str, TensorSpec]
+) -> None:
+    """Hold a graph's inputs, or outputs, against the manifest.
+
+    Raises:
+        BundleError: one is missing, another or more than expected.
+    """
+    for tensor in expected:
+        if tensor.name not in found:
             raise BundleError(
-                f"{path} has {kind} {_listed(extra)}, which the manifest lacks; {_REMEDY}"
+                f"{path} lacks {kind} {_listed([tensor])}; it has {_listed(found.values())}; "
+                f"{_REMEDY}"
             )
+        if found[tensor.name] != tensor:
+            raise BundleError(
+                f"{path} has {kind} {_listed([found[tensor.name]])}, the manifest says "
+                f"{_listed([tensor])}; {_REMEDY}"
+            )
+    if len(found) != len(expected):
+        extra = sorted(set(found) - {tensor.name for tensor in expected})
+        raise BundleError(
+            f"{path} has {kind} {_listed(extra)}, which the manifest lacks; {_REMEDY}"
+        )
 
 
 def _specs(path: Path, nodes: list[Any]) -> dict[str, TensorSpec]:
