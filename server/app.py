@@ -8,11 +8,13 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 from server.bundle import Bundle, load_bundle
 from server.contract import WINDOW_FRAMES
-from server.engine.onnxruntime import EngineOptions, OnnxDetector
+from server.engine.choice import Engine, EngineChoice, load_engine
+from server.engine.plans import Batches
 from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
@@ -53,6 +55,7 @@ class App:
         self._store: Store | None = None
         self._supervisor: Supervisor | None = None
         self._rpc: RpcServer | None = None
+        self._stopping = threading.Event()
 
     @property
     def grpc_port(self) -> int:
@@ -94,6 +97,7 @@ class App:
     async def stop(self) -> None:
         """Refuse new calls, end the watches, stop decoding and scoring, keep the sequences."""
         self._not_ready = "stopping"
+        self._stopping.set()
         if self._rpc is not None:
             await self._rpc.stop()
         if self._supervisor is not None:
@@ -102,14 +106,22 @@ class App:
             self._store.close()
         await self._http.stop()
 
-    def _load_detector(self, bundle: Bundle) -> OnnxDetector:
-        engine = self._settings.engine
-        detector = OnnxDetector(bundle, EngineOptions(engine.device, engine.threads))
-        detector.warm_up(self._settings.batch.max_batch)
+    def _load_detector(self, bundle: Bundle) -> Engine:
+        engine, largest = self._settings.engine, self._settings.batch.max_batch
+        choice = EngineChoice(
+            engine.name,
+            engine.device,
+            engine.threads,
+            Batches(min(engine.preferred_batch or largest, largest), largest),
+            engine.build,
+            engine.plans,
+        )
+        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_shrunk)
+        detector.warm_up(largest)
         return detector
 
     def _make_supervisor(
-        self, bundle: Bundle, detector: OnnxDetector, model: ModelInfo, store: Store
+        self, bundle: Bundle, detector: Engine, model: ModelInfo, store: Store
     ) -> Supervisor:
         settings, manifest = self._settings, bundle.manifest
         access = AccessPolicy(
@@ -143,7 +155,7 @@ class App:
         )
 
 
-def model_info(bundle: Bundle, detector: OnnxDetector) -> ModelInfo:
+def model_info(bundle: Bundle, detector: Engine) -> ModelInfo:
     """What is served, and what really runs it."""
     manifest = bundle.manifest
     fps = manifest.window.fps

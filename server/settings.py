@@ -21,6 +21,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -49,9 +50,10 @@ class _Group(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_booleans(cls, value: object) -> object:
-        # No setting is one, and Pydantic would take `port = true` for port 1.
-        if isinstance(value, bool):
+    def _refuse_booleans(cls, value: object, info: ValidationInfo) -> object:
+        # Pydantic would take `port = true` for port 1.
+        wanted = info.field_name and cls.model_fields[info.field_name].annotation is bool
+        if isinstance(value, bool) and not wanted:
             raise PydanticCustomError("boolean", "Input should not be true or false")
         return value
 
@@ -103,16 +105,25 @@ class HttpSettings(_Group):
 
 
 class EngineSettings(_Group):
-    """What runs the bundle's graphs.
+    """What runs the bundle's graphs; what was asked for runs, or the server does not start.
 
     Attributes:
-        device: where it runs; the one asked for is the one used, or the server
-            does not start.
-        threads: CPU threads of the encoder; None lets the engine choose.
+        name: the engine.
+        device: where the encoder runs; None takes the CPU in ONNX Runtime, the GPU in TensorRT.
+        threads: CPU threads of ONNX Runtime's encoder; None lets it choose.
+        build: build a plan for TensorRT where there is none for this GPU and version, which
+            takes minutes; otherwise such a start is refused.
+        plans: folder of TensorRT's plans; None takes `engines` in the bundle.
+        preferred_batch: windows of the run that TensorRT's plan is fastest at; None takes
+            `batch.max_batch`, also where that is less.
     """
 
-    device: Literal["cpu", "cuda"] = "cpu"
+    name: Literal["onnxruntime", "tensorrt", "tensorrt_rtx"] = "onnxruntime"
+    device: Literal["cpu", "cuda"] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    build: bool = True
+    plans: Directory | None = None
+    preferred_batch: Annotated[int, Field(ge=1, le=256)] | None = None
 
 
 class BatchSettings(_Group):

@@ -17,7 +17,6 @@ from functools import partial
 
 from server.alerts import Alert, AlertMachine
 from server.batcher import Batcher, Lane
-from server.engine.onnxruntime import OnnxDetector
 from server.hub import Hub
 from server.ingest.events import (
     FrameStats,
@@ -32,7 +31,7 @@ from server.ingest.pool import IngestPool
 from server.push import PushCalls, PushSession, waiting_for_push
 from server.pushed import PushFormat
 from server.record import StreamRecord, scored_span
-from server.scoring import DropReason, WindowScore
+from server.scoring import Detector, DropReason, WindowScore
 from server.store import Store, StoreError
 from server.streams import (
     PUSHED,
@@ -77,7 +76,7 @@ class Supervisor:
 
     def __init__(
         self,
-        detector: OnnxDetector,
+        detector: Detector,
         model: ModelInfo,
         settings: SupervisorSettings,
         *,

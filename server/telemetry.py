@@ -90,6 +90,10 @@ class Telemetry:
         """Windows of one run of the encoder."""
         self._batch.observe(size)
 
+    def batch_shrunk(self) -> None:
+        """The engine's device was full, and its largest batch was halved."""
+        self._shrinks.inc()
+
     def worker_lost(self, loss: WorkerLoss) -> None:
         """A decode worker was replaced."""
         self._worker_restarts.labels(loss.value).inc()
@@ -155,6 +159,9 @@ class Telemetry:
             "Windows of one run of the encoder.",
             buckets=_BATCH_BUCKETS,
             registry=self.registry,
+        )
+        self._shrinks = self._counter(
+            "gvvad_engine_batch_shrinks", "Times the GPU was full and the batch was halved.", []
         )
         self._worker_restarts = self._counter(
             "gvvad_decode_worker_restarts", "Decode workers that were replaced.", ["reason"]

@@ -1,0 +1,94 @@
+"""The engine that was asked for: that one, or none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from server.bundle import Bundle
+from server.engine.cuda import Cuda, load_cuda_runtime
+from server.engine.onnxruntime import Device, EngineError, EngineOptions, OnnxDetector
+from server.engine.plans import Batches
+from server.engine.tensorrt import TensorRtDetector, TensorRtOptions
+from server.engine.tensorrt_build import load_tensorrt
+from server.scoring import Detector
+
+EngineName = Literal["onnxruntime", "tensorrt", "tensorrt_rtx"]
+
+
+class Engine(Detector, Protocol):
+    """A detector that can say what it is.
+
+    Attributes:
+        name: of the engine.
+        device: where the encoder runs.
+        precision: of the encoder's multiplications.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    def warm_up(self, max_batch: int) -> None:
+        """Run every path once, so that the first window is not the slow one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """What the settings ask for.
+
+    Attributes:
+        name: of the engine.
+        device: where the encoder runs; None takes the engine's own, the CPU in ONNX Runtime and
+            the GPU in TensorRT.
+        threads: of ONNX Runtime's encoder; None leaves it to ONNX Runtime.
+        batches: that a plan takes.
+        may_build: whether a missing plan is built.
+        plans: folder of plans; None for the bundle's own.
+    """
+
+    name: EngineName
+    device: Device | None
+    threads: int | None
+    batches: Batches
+    may_build: bool
+    plans: Path | None
+
+
+def load_engine(
+    bundle: Bundle,
+    choice: EngineChoice,
+    cancelled: threading.Event,
+    on_shrink: Callable[[], None],
+) -> Engine:
+    """Load a bundle into the engine that was asked for; it is not warm yet.
+
+    Args:
+        bundle: verified.
+        choice: what to load it into.
+        cancelled: set from another thread to end a build early.
+        on_shrink: told each time that the device was full and the largest batch halved.
+
+    Raises:
+        EngineError: it is not installed, lacks its device, or cannot run this bundle.
+        BundleError: a graph is broken or not as the manifest says.
+    """
+    if choice.name == "onnxruntime":
+        return OnnxDetector(bundle, EngineOptions(choice.device or "cpu", choice.threads))
+    if choice.device == "cpu":
+        raise EngineError(
+            f"engine.name is {choice.name}, which runs on a GPU alone, and engine.device is cpu; "
+            "leave engine.device out, or set engine.name=onnxruntime"
+        )
+    trt = load_tensorrt(choice.name)
+    cuda = Cuda(load_cuda_runtime())
+    options = TensorRtOptions(choice.batches, choice.may_build, choice.plans, cancelled, on_shrink)
+    return TensorRtDetector(bundle, options, trt, cuda)
