@@ -63,7 +63,7 @@ class PlanKey:
 
 
 class PlanStore:
-    """A folder of plans."""
+    """A folder of plans. Others' are left alone: machines with other GPUs may share it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

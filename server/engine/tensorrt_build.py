@@ -100,6 +100,7 @@ def build_plan(trt: Any, log: Any, task: BuildTask) -> bytes:
         EngineError: TensorRT cannot build it here, or the build was cancelled.
     """
     builder = trt.Builder(log)
+    # From version 11 on there are no others, and the flag means nothing.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     # The network refers to the parser's memory, so it lives as long.
     parser = trt.OnnxParser(network, log)
@@ -153,9 +154,9 @@ def _specs(trt: Any, tensors: Iterable[Any]) -> dict[str, TensorSpec]:
 
 def _dtype_name(trt: Any, dtype: Any) -> str:
     try:
-        return np.dtype(trt.nptype(dtype)).name
+        return str(np.dtype(trt.nptype(dtype)).name)
     except TypeError:  # a type that NumPy lacks
-        return f"{dtype.name}".lower()
+        return str(dtype.name).lower()
 
 
 def _configured(trt: Any, builder: Any, task: BuildTask) -> Any:

@@ -71,6 +71,9 @@ def test_variables_that_are_no_settings_are_left_alone(name: str) -> None:
         ("[grpc]\nport = 65536", {}, {}, "setting grpc.port: 65536 from "),
         ("", {}, {"GVVAD_GRPC__PORT": "x"}, "setting grpc.port: 'x' from GVVAD_GRPC__PORT"),
         ("", {"engine.device": "abacus"}, {}, "'cpu' or 'cuda'"),
+        ("", {"engine.name": "abacus"}, {}, "'onnxruntime', 'tensorrt' or 'tensorrt_rtx'"),
+        ("", {"engine.build": "perhaps"}, {}, "setting engine.build: 'perhaps'"),
+        ("[engine]\nthreads = true", {}, {}, "setting engine.threads: True"),
         ("", {"access.camera_networks": "cam"}, {}, "setting access.camera_networks: 'cam'"),
         ("", {"alerts.close_ratio": "1.5"}, {}, "setting alerts.close_ratio: '1.5'"),
         ("", {"ingest.open_timeout_seconds": "inf"}, {}, "setting ingest.open_timeout_seconds"),
@@ -111,6 +114,13 @@ def test_the_store_url_is_never_shown(file: Path) -> None:
 def test_settings_cannot_be_changed_later() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().grpc.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("text", "value"), [("false", False), ("true", True), ("0", False)])
+def test_what_is_on_or_off_is_so_in_every_source(file: Path, text: str, value: bool) -> None:
+    file.write_text(f"[engine]\nbuild = {text}")
+    assert load_settings(file, environ={}).engine.build == value
+    assert load_settings(None, {"engine.build": text}, {}).engine.build == value
 
 
 def test_milliseconds_become_seconds_at_the_batcher() -> None:

@@ -12,7 +12,7 @@ import pytest
 import tensorrt_rtx
 
 from server.bundle import Bundle, BundleError, Precision
-from server.engine.choice import EngineChoice, load_engine
+from server.engine.choice import Engine, EngineChoice, load_engine
 from server.engine.onnxruntime import EngineError
 from server.engine.plans import Batches, PlanStore
 from server.engine.tensorrt import plan_key
@@ -32,7 +32,7 @@ def build(bundle: Bundle, cancelled: threading.Event | None = None) -> bytes:
     return build_plan(tensorrt_rtx, make_log(tensorrt_rtx), task)
 
 
-def load(bundle: Bundle, choice: EngineChoice) -> object:
+def load(bundle: Bundle, choice: EngineChoice) -> Engine:
     return load_engine(bundle, choice, threading.Event(), lambda: None)
 
 
@@ -178,7 +178,7 @@ def test_the_build_tells_of_its_progress(own: Machine, caplog: pytest.LogCapture
 
 
 def test_the_engine_asked_for_runs_or_nothing_does(bundle: Bundle) -> None:
-    assert load(bundle, replace(CHOICE, name="onnxruntime")).name == "onnxruntime"  # type: ignore[attr-defined]
+    assert load(bundle, replace(CHOICE, name="onnxruntime")).name == "onnxruntime"
     with pytest.raises(EngineError, match=r"engine\.device is cpu; leave engine\.device out"):
         load(bundle, replace(CHOICE, device="cpu"))
 
