@@ -7,6 +7,7 @@ is used; CUDA_VISIBLE_DEVICES says which one that is.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 from collections.abc import Callable
@@ -124,9 +125,9 @@ class Cuda:
         try:
             work()
         except EngineError:
-            # A stream that still records takes no other work; its graph is of no use.
-            self._runtime.cudaStreamEndCapture(stream)
-            self._runtime.cudaGetLastError()
+            # A stream that still records takes no other work; what it has so far is of no use.
+            with contextlib.suppress(EngineError):
+                self._call("cudaGraphDestroy", self._call("cudaStreamEndCapture", stream))
             raise
         graph = self._call("cudaStreamEndCapture", stream)
         try:

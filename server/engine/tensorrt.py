@@ -18,10 +18,10 @@ import numpy as np
 
 from server.bundle import Bundle
 from server.contract import Feature, Image
-from server.engine.cuda import Cuda
+from server.engine.cuda import Cuda, OutOfDeviceMemoryError
 from server.engine.onnxruntime import EngineError, OnnxHead, check_features
 from server.engine.plans import PLANS_FOLDER, Batches, PlanKey, PlanStore
-from server.engine.tensorrt_build import BuildTask, build_plan, make_log
+from server.engine.tensorrt_build import BuildTask, build_plan, engine_error, make_log
 from server.engine.tensorrt_runner import EncoderRunner, Plan
 
 logger = logging.getLogger(__name__)
@@ -117,31 +117,16 @@ def load_plan(bundle: Bundle, options: TensorRtOptions, trt: Any, device: str) -
     """The plan for this device, from disk, or built and kept.
 
     Raises:
-        EngineError: there is none and none may or can be built or kept.
+        EngineError: there is none and none may or can be built or kept, or the GPU is full.
         BundleError: the graph is none for TensorRT.
     """
     log = make_log(trt)
     runtime = trt.Runtime(log)
     key = plan_key(bundle, options.batches, trt, device)
     store = PlanStore(options.plans or bundle.directory / PLANS_FOLDER)
-    content = store.find(key)
-    engine = None if content is None else runtime.deserialize_cuda_engine(content)
+    engine = _kept_engine(runtime, log, store.find(key))
     if engine is None:
-        if not options.may_build:
-            raise EngineError(
-                f"{store.folder} holds no usable plan of {bundle.encoder_path.name} for "
-                f"{key.engine} {key.version} on {key.device}, {key.precision}, batches up to "
-                f"{key.batches.largest}; set engine.build=true, or copy the plan there"
-            )
-        store.prepare()
-        content = build_plan(trt, log, _task(bundle, key, store, options))
-        store.keep(key, content)
-        engine = runtime.deserialize_cuda_engine(content)
-    if engine is None:
-        raise EngineError(
-            f"{key.engine} {key.version} cannot load its own plan of {bundle.encoder_path} "
-            f"({log.take_error()}); check the GPU, or set engine.name=onnxruntime"
-        )
+        engine = _loaded(runtime, log, _built(bundle, key, store, options, (trt, log)))
     manifest, size = bundle.manifest, bundle.manifest.preprocess
     return Plan(
         module=trt,
@@ -152,6 +137,47 @@ def load_plan(bundle: Bundle, options: TensorRtOptions, trt: Any, device: str) -
         image_shape=(manifest.window.sampled_frames, size.height, size.width, 3),
         feature_dim=manifest.encoder.feature_dim,
     )
+
+
+def _kept_engine(runtime: Any, log: Any, plan: bytes | None) -> Any:
+    """None where there is no plan, or none that this version takes."""
+    if plan is None:
+        return None
+    try:
+        return _loaded(runtime, log, plan)
+    except OutOfDeviceMemoryError:  # another plan of the same would need the same room
+        raise
+    except EngineError as error:
+        logger.warning("%s", error)
+        return None
+
+
+def _loaded(runtime: Any, log: Any, plan: bytes) -> Any:
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise engine_error(
+            log, "TensorRT cannot load a plan", "check the GPU, or set engine.name=onnxruntime"
+        )
+    return engine
+
+
+def _built(
+    bundle: Bundle,
+    key: PlanKey,
+    store: PlanStore,
+    options: TensorRtOptions,
+    trt_and_log: tuple[Any, Any],
+) -> bytes:
+    if not options.may_build:
+        raise EngineError(
+            f"{store.folder} holds no usable plan of {bundle.encoder_path.name} for "
+            f"{key.engine} {key.version} on {key.device}, {key.precision}, batches up to "
+            f"{key.batches.largest}; set engine.build=true, or copy the plan there"
+        )
+    store.prepare()
+    plan = build_plan(*trt_and_log, _task(bundle, key, store, options))
+    store.keep(key, plan)
+    return plan
 
 
 def _task(bundle: Bundle, key: PlanKey, store: PlanStore, options: TensorRtOptions) -> BuildTask:

@@ -20,6 +20,7 @@ import numpy as np
 
 from server.bundle import BundleError
 from server.contract import IMAGES, TensorSpec
+from server.engine.cuda import OutOfDeviceMemoryError
 from server.engine.onnxruntime import EngineError, check_tensors
 from server.engine.plans import Batches, write_whole
 from server.wording import one_line
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 # Of the device, for one layer's scratch; more than any layer of a ViT-L asks for.
 _WORKSPACE_BYTES = 4 << 30
 _PROGRESS_SECONDS = 10.0
+_FULL = ("out of memory", "outofmemory")
 _EXTRAS = {"tensorrt": "trt", "tensorrt_rtx": "trt-rtx"}
 
 
@@ -91,6 +93,14 @@ def make_log(trt: Any) -> Any:
     return Log()
 
 
+def engine_error(log: Any, what: str, remedy: str) -> EngineError:
+    """What failed, with TensorRT's own reason; of a kind of its own where memory ran out."""
+    reason = log.take_error()
+    is_full = any(words in reason.lower() for words in _FULL)
+    kind = OutOfDeviceMemoryError if is_full else EngineError
+    return kind(f"{what} ({reason}); {remedy}")
+
+
 def build_plan(trt: Any, log: Any, task: BuildTask) -> bytes:
     """Parse and build; takes from seconds to many minutes, and tells of its progress.
 
@@ -114,9 +124,10 @@ def build_plan(trt: Any, log: Any, task: BuildTask) -> bytes:
     if task.cancelled.is_set():
         raise EngineError(f"the build of {task.graph} was cancelled")
     if plan is None:
-        raise EngineError(
-            f"{task.graph} cannot be built by {trt.__name__} {trt.__version__} "
-            f"({log.take_error()}); export it in another precision, or set engine.name=onnxruntime"
+        raise engine_error(
+            log,
+            f"{task.graph} cannot be built by {trt.__name__} {trt.__version__}",
+            "export it in another precision, or set engine.name=onnxruntime",
         )
     logger.info("built in %.0f s", time.monotonic() - started)
     if cache is not None and task.timing_cache is not None:

@@ -26,11 +26,11 @@ from server.engine.cuda import (
 )
 from server.engine.onnxruntime import EngineError
 from server.engine.plans import Batches
+from server.engine.tensorrt_build import engine_error
 
 logger = logging.getLogger(__name__)
 
 _SLOTS = 2
-_FULL = ("out of memory", "outofmemory")
 
 T = TypeVar("T")
 
@@ -262,7 +262,4 @@ class _Slot:
             logger.warning("batches of %d run without a CUDA graph: %s", batch, error)
 
     def _failure(self, what: str) -> EngineError:
-        reason = self._plan.log.take_error()
-        is_full = any(word in reason.lower() for word in _FULL)
-        kind = OutOfDeviceMemoryError if is_full else EngineError
-        return kind(f"TensorRT: {what} ({reason}); check the GPU and the plan")
+        return engine_error(self._plan.log, f"TensorRT: {what}", "check the GPU and the plan")

@@ -201,6 +201,13 @@ def test_an_engine_that_cannot_be_had(own_bundle: Path) -> None:
     assert "Traceback" not in err
 
 
+def test_an_engine_that_has_no_such_device(own_bundle: Path) -> None:
+    code, _, err = serve(own_bundle, "engine.name=tensorrt_rtx", "engine.device=cpu")
+    assert code == 1
+    assert "engine.device is cpu; leave engine.device out" in err
+    assert "Traceback" not in err
+
+
 def test_a_port_that_is_taken(own_bundle: Path, server: tuple[ServerProcess, Path]) -> None:
     taken = server[0].address.rsplit(":", 1)[1]
     code, _, err = serve(own_bundle, f"grpc.port={taken}")

@@ -24,6 +24,8 @@ _DEVICE_BASE = 1 << 60
 _STATUS = runtime.cudaError_t
 SCRATCH_BYTES = 1000
 """Of a window, between layers."""
+WEIGHTS_BYTES = 100
+"""That a plan needs to be loaded; not taken off the rest."""
 
 Operation = Callable[[], None]
 
@@ -36,6 +38,7 @@ class FakeGpu:
         refused: what functions fail with, by name.
         largest_run: a run of more windows finds no memory.
         capturable: whether work can be recorded.
+        windows_run: that were computed.
         timeline: what was started ("copy in", "run", "launch") and waited for ("wait"), each
             with its stream.
     """
@@ -46,6 +49,7 @@ class FakeGpu:
         self.largest_run = 1 << 20
         self.capturable = True
         self.timeline: list[tuple[str, int]] = []
+        self.windows_run = 0
         self._blocks: dict[int, np.ndarray] = {}
         self._host: dict[int, Any] = {}
         self._streams: dict[int, list[Operation]] = {}
@@ -87,6 +91,10 @@ class FakeGpu:
             return
         self.timeline.append((what, stream))
         self._streams[stream].append(operation)
+
+    def is_recording(self, stream: int) -> bool:
+        """Whether work on this stream is recorded and not done."""
+        return stream in self._captures
 
     def spoil_capture(self, stream: int) -> bool:
         """End a recording for good where work cannot be recorded."""
@@ -243,7 +251,11 @@ class _Runtime(_Fake):
         if not serialized_engine.startswith(b"vtrt"):
             self._log.log(tensorrt_rtx.ILogger.Severity.ERROR, "magic tag of the plan is wrong")
             return None
-        return self._make()
+        engine = self._make()
+        if not engine.fits:
+            self._log.log(tensorrt_rtx.ILogger.Severity.ERROR, "Error Code 2: OutOfMemory")
+            return None
+        return engine
 
 
 class _Engine(_Fake):
@@ -251,6 +263,7 @@ class _Engine(_Fake):
 
     def __init__(self, gpu: FakeGpu, session: Any, largest: int, log: Any) -> None:
         self._parts = (gpu, session, largest, log)
+        self.fits = gpu.memory_bytes >= WEIGHTS_BYTES
 
     def _create_execution_context(self, strategy: Any) -> _Context:
         assert strategy == tensorrt_rtx.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -265,9 +278,11 @@ class _Context(_Fake):
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
         self._scratch_for = 0
+        self._changes = 0
 
     def _set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
         assert name == "images"
+        self._changes += 1
         self._shape = tuple(shape)
         return 1 <= shape[0] <= self._largest
 
@@ -293,8 +308,13 @@ class _Context(_Fake):
         if self._gpu.spoil_capture(stream_handle):
             return False
         shape, addresses = self._shape, dict(self._addresses)
+        recorded = self._gpu.is_recording(stream_handle)
+        changes = self._changes
 
         def compute() -> None:
+            # What TensorRT says of its contexts: a change voids the graphs made with one.
+            assert not recorded or changes == self._changes, "the graph is void"
+            self._gpu.windows_run += shape[0]
             images = self._gpu.memory(addresses["images"], int(np.prod(shape))).reshape(shape)
             [features] = self._session.run(["feature"], {"images": images})
             found = np.ascontiguousarray(features).view(np.uint8).ravel()

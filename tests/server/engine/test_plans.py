@@ -163,6 +163,15 @@ def test_a_plan_that_the_engine_does_not_load_is_built_anew(own: Machine) -> Non
     own.load(may_build=False)
 
 
+def test_a_full_gpu_does_not_make_it_build_again(own: Machine) -> None:
+    own.load()
+    kept = written(own.plans)
+    own.gpu.memory_bytes = 0
+    with pytest.raises(EngineError, match=r"cannot load a plan \(.*OutOfMemory\); check the GPU"):
+        own.load()
+    assert written(own.plans) == kept
+
+
 def test_a_folder_that_cannot_be_written_is_named_before_the_build(own: Machine) -> None:
     own.plans.write_text("a file")
     with pytest.raises(EngineError, match=r"plans cannot be kept in .*engine\.plans"):

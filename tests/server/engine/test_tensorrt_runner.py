@@ -72,7 +72,9 @@ def test_batches_of_the_profile_are_launched_as_graphs_and_others_are_not(
 ) -> None:
     for batch in range(1, BATCHES.largest + 1):
         machine.gpu.timeline.clear()
+        machine.gpu.windows_run = 0
         detector.encode(windows(batch))
+        assert machine.gpu.windows_run == batch
         launched = "launch" in [what for what, _ in machine.gpu.timeline]
         assert launched == (batch in (1, BATCHES.preferred, BATCHES.largest))
 
@@ -149,6 +151,7 @@ def test_a_device_that_fails_is_named_and_does_not_shrink(
     with pytest.raises(EngineError, match="cudaStreamSynchronize failed with cudaErrorIllegalAddr"):
         detector.encode(windows(3))
     assert machine.shrinks == []
+    assert machine.gpu.things_held == 0
     del machine.gpu.refused["cudaStreamSynchronize"]
     images = windows(3)
     np.testing.assert_allclose(detector.encode(images), expected(images), atol=1e-6)
