@@ -62,6 +62,8 @@ def test_features_are_those_of_onnx_runtime(
             detector.encode(images), reference.encode(images), atol=tolerance
         )
     load(bundle, replace(choice, may_build=False))
+    assert choice.plans is not None
+    assert len(list(choice.plans.glob("timing-*"))) == (choice.name == "tensorrt")
 
 
 def test_a_full_device_costs_batch_size_and_no_window(choice: EngineChoice, bundle: Bundle) -> None:

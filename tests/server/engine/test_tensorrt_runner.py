@@ -123,13 +123,14 @@ def test_memory_that_runs_out_while_running_costs_batch_size_and_no_window(
     assert len(machine.shrinks) == 2
 
 
-def test_a_wait_that_ends_in_want_of_memory_shrinks_too(
-    detector: TensorRtDetector, machine: Machine
+@pytest.mark.parametrize("where", ["cudaGraphLaunch", "cudaStreamSynchronize"])
+def test_want_of_memory_is_known_wherever_it_shows(
+    detector: TensorRtDetector, machine: Machine, where: str
 ) -> None:
-    machine.gpu.refused["cudaGraphLaunch"] = STATUS.cudaErrorMemoryAllocation
+    machine.gpu.refused[where] = STATUS.cudaErrorMemoryAllocation
     with pytest.raises(EngineError, match="cudaErrorMemoryAllocation"):
         detector.encode(windows(8))
-    assert len(machine.shrinks) == 3  # 8, 4, 2, 1: each of them is a graph
+    assert len(machine.shrinks) == 3  # 8, 4, 2, 1
 
 
 def test_no_room_for_one_window_fails_that_call_and_not_the_next(
