@@ -31,12 +31,16 @@ _TRACED_BATCH = 2  # one would be taken for a constant
 
 
 def export_encoder(
-    encoder: nn.Module, window: WindowSpec, preprocess: PreprocessSpec, path: Path
+    encoder: nn.Module,
+    window: WindowSpec,
+    preprocess: PreprocessSpec,
+    path: Path,
+    opset: int = OPSET,
 ) -> None:
     """Write images (B, S, H, W, 3) uint8 -> feature (B, D) float32."""
     shape = (_TRACED_BATCH, window.sampled_frames, preprocess.height, preprocess.width, 3)
     images = torch.zeros(shape, dtype=torch.uint8)
-    _export(encoder, (images,), path, ([IMAGES], [FEATURE]))
+    _export(encoder, (images,), path, ([IMAGES], [FEATURE]), opset)
 
 
 def export_head(step: ExportedStep, path: Path) -> None:
@@ -55,6 +59,7 @@ def _export(
     inputs: tuple[torch.Tensor, ...],
     path: Path,
     names: tuple[list[str], list[str]],
+    opset: int = OPSET,
 ) -> None:
     batch = {0: torch.export.Dim("batch")}
     # A step takes its states as one parameter that holds them all.
@@ -68,7 +73,7 @@ def _export(
             input_names=names[0],
             output_names=names[1],
             dynamic_shapes=dynamic,
-            opset_version=OPSET,
+            opset_version=opset,
             dynamo=True,
             external_data=False,
             verbose=False,

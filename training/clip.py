@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ def load_clip(model: str, pretrained: str) -> Clip:
     if file.is_file():
         weights = hashlib.sha256(file.read_bytes()).hexdigest()
     try:
-        made = open_clip.create_model(name, pretrained=pretrained).eval()
+        quick = _was_trained_with_quick_gelu(open_clip, name, pretrained)
+        made = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick).eval()
         tokenizer = open_clip.get_tokenizer(name)
     except (OSError, RuntimeError, ValueError, KeyError, PickleError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -70,10 +72,19 @@ def _model_name(open_clip: Any, model: str) -> str:
         open_clip.add_model_config(path)
         model = path.stem
     if model not in open_clip.list_models():
-        raise TrainingError(
-            f"--model {model!r} is no model of open_clip; see open_clip.list_models()"
-        )
+        near = difflib.get_close_matches(model, open_clip.list_models())
+        offered = f"did you mean {', '.join(near)}?" if near else "see open_clip.list_models()"
+        raise TrainingError(f"{model[:200]!r} is no model of open_clip; {offered}")
     return model
+
+
+def _was_trained_with_quick_gelu(open_clip: Any, name: str, tag: str) -> bool:
+    """OpenAI's weights were, under the names of models that have the exact one.
+
+    open_clip only warns, and the features are wrong.
+    """
+    known = open_clip.get_pretrained_cfg(name, tag)
+    return bool(known.get("quick_gelu", False))
 
 
 def open_clip_module() -> Any:

@@ -88,10 +88,17 @@ class BundleEncoder:
 
 
 class ClipEncoder:
-    """A visual tower of open_clip, in torch."""
+    """A visual tower of open_clip, in torch.
+
+    Attributes:
+        name: of the model and, in brackets, its weights.
+        tower: from windows to features.
+    """
 
     def __init__(self, model: str, pretrained: str, frames: int) -> None:
         clip = load_clip(model, pretrained)
+        of_file = Path(pretrained).is_file()
+        self.name = f"{clip.name} ({clip.weights[:12] if of_file else clip.weights})"
         visual = clip.model.visual
         size = visual.image_size
         height, width = (size, size) if isinstance(size, int) else size
@@ -116,22 +123,43 @@ class ClipEncoder:
 class ClipWindows(nn.Module):
     """Windows through a visual tower: each frame to a unit vector, their mean, unit, scaled.
 
-    Source: ALGORITHM.md, section 5; CLIP's normalisation of images.
-    """
+    Attributes:
+        see: frames (B S, 3, H, W) in 0 to 255 to vectors (B S, D) of any norm.
+        scale: norm of a feature.
 
-    mean: Tensor
-    deviation: Tensor
+    Source: ALGORITHM.md, section 5.
+    """
 
     def __init__(self, visual: Any, scale: float) -> None:
         super().__init__()
-        self.visual, self.scale = visual, scale
-        for name, values in (("mean", visual.image_mean), ("deviation", visual.image_std)):
-            self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1))
+        self.see: nn.Module = Normalised(visual)
+        self.scale = scale
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, S, H, W, 3) uint8 to (B, D)."""
         frames = images.float().flatten(0, 1).permute(0, 3, 1, 2)
-        seen = functional.normalize(self.visual((frames - self.mean) / self.deviation), dim=1)
+        seen = functional.normalize(self.see(frames), dim=1)
         mean = seen.view(*images.shape[:2], -1).mean(1)
         return functional.normalize(mean, dim=1) * self.scale
+
+
+class Normalised(nn.Module):
+    """A visual tower that takes pictures in 0 to 255; CLIP's normalisation of images."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__()
+        self.visual = visual
+        for name, values in (("mean", visual.image_mean), ("deviation", visual.image_std)):
+            self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return pooled(self.visual((frames - self.mean) / self.deviation))
+
+
+def pooled(found: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """A tower's vector of a picture; some add those of its parts, which are left out."""
+    return found[0] if isinstance(found, tuple) else found
