@@ -14,6 +14,7 @@ from server.bundle import (
     GraphFile,
     HeadPart,
     Manifest,
+    Precision,
     Threshold,
     Training,
     file_sha256,
@@ -83,6 +84,6 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, Path]) -> Manifest:
     )
 
 
-def graph_file(path: Path) -> GraphFile:
+def graph_file(path: Path, precision: Precision = "fp32") -> GraphFile:
     """What a manifest says of an exported graph."""
-    return GraphFile(file=path.name, sha256=file_sha256(path), precision="fp32")
+    return GraphFile(file=path.name, sha256=file_sha256(path), precision=precision)

@@ -144,7 +144,7 @@ class Attention(nn.Module):
         return self.output(self.attend(q, k, v).transpose(1, 2).flatten(2)), None
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 def written_out(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ def _copied(tower: ClipWindows, dtype: torch.dtype) -> ClipWindows:
     }
     memo |= {id(one): one.to(dtype) for one in visual.buffers() if one.is_floating_point()}
     copied = copy.deepcopy(tower, memo)
-    if dtype != torch.float32:
+    if dtype != torch.float32 and isinstance(copied.see, Normalised):
         copied.see = Reduced(copied.see, dtype)
     return copied
 
@@ -230,7 +230,9 @@ def fold_normalisation(tower: ClipWindows) -> bool:
     padding of 0 would be another colour. In 16 bits w / d would lose digits.
     """
     see = tower.see
-    patches = _patches(see.visual) if isinstance(see, Normalised) else None
+    if not isinstance(see, Normalised):
+        return False
+    patches = _patches(see.visual)
     if patches is None:
         return False
     weight = patches.weight / see.deviation

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PickleError
 from typing import Any
 
+from server.bundle import file_sha256
 from training.clips import TrainingError
 from training.torchvision_ops import make_torchvision_importable
 
@@ -51,7 +51,7 @@ def load_clip(model: str, pretrained: str) -> Clip:
         )
     weights = pretrained
     if file.is_file():
-        weights = hashlib.sha256(file.read_bytes()).hexdigest()
+        weights = file_sha256(file)
     try:
         quick = _was_trained_with_quick_gelu(open_clip, name, pretrained)
         made = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick).eval()

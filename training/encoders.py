@@ -147,6 +147,7 @@ class ClipWindows(nn.Module):
 class Normalised(nn.Module):
     """A visual tower that takes pictures in 0 to 255; CLIP's normalisation of images."""
 
+    visual: nn.Module
     mean: Tensor
     deviation: Tensor
 

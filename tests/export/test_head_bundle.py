@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from export.cli import main as export
-from export.head_bundle import HeadParts, export_head_bundle
+from export.head_bundle import BundleSource, HeadParts, export_head_bundle
 from export.verify import TOLERANCE, feature_streams, moving_windows
 from server.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from server.cli import main as serve
@@ -136,14 +136,15 @@ def test_a_backtest_runs_with_it_and_marks_what_it_saw(
 def test_a_head_without_a_bank_is_exported_with_a_threshold_of_its_own(
     made: Made, tmp_path: Path
 ) -> None:
-    parts = HeadParts(made.plain, DEFAULT_BUNDLE, threshold=0.25)
+    parts = HeadParts(made.plain, BundleSource(DEFAULT_BUNDLE), threshold=0.25)
     found = export_head_bundle(parts, tmp_path / "bundle")
     assert found.manifest.bank is None
     assert found.manifest.threshold.model_dump() == {"value": 0.25, "chosen": "given at export"}
 
 
 def refused(made: Made, **changes: object) -> str:
-    parts = {"run": made.banked, "encoder": DEFAULT_BUNDLE, "bank": load_bank(made.bank)}
+    encoder = BundleSource(DEFAULT_BUNDLE)
+    parts = {"run": made.banked, "encoder": encoder, "bank": load_bank(made.bank)}
     with pytest.raises(TrainingError) as found:
         export_head_bundle(HeadParts(**(parts | changes)), made.data.parent / "never")  # type: ignore[arg-type]
     assert not (made.data.parent / "never").exists()
@@ -159,7 +160,8 @@ def test_another_bank_is_refused(made: Made) -> None:
 
 def test_another_encoder_is_refused(made: Made, tmp_path: Path) -> None:
     tiny = make_tiny_bundle(tmp_path / "tiny").directory
-    assert "give the bundle that the features were extracted with" in refused(made, encoder=tiny)
+    said = refused(made, encoder=BundleSource(tiny))
+    assert "give the encoder that the features were extracted with" in said
 
 
 @pytest.mark.parametrize(
