@@ -2,7 +2,7 @@
 
 Weights have a scale a channel, activations one a tensor; what lies between the
 multiplications stays float32. Which of them cannot be spared is measured, not guessed: where
-the features are too far from the original's, those whose ranges cost most stay float32 as well.
+the features are too far from the original's, those that cost most stay float32 as well.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def quantise(
         # Symbolic inference knows no attention node; ONNX's own suffices here.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         quantiser = _Quantiser(prepared, wanted.symmetric)
-        judge = _Judge(_features(source.read_bytes(), windows.held_out), windows.held_out)
+        judge = _Judge(_features(str(source), windows.held_out), windows.held_out)
         tried = {}
         for method in METHODS:
             ranges = quantiser.ranges(method, windows.calibration, tick)
@@ -127,7 +127,7 @@ def quantise(
         cosine, ranges = tried[method]
         spared: tuple[str, ...] = ()
         if not cosine >= wanted.min_cosine:
-            order = _by_cost(quantiser.model(ranges, ()), judge, tick)
+            order = _by_cost(quantiser.model(ranges, ()), onnx.load(prepared), judge, tick)
             spared, cosine = _fewest(order, quantiser, judge, ranges, wanted, tick)
         target.write_bytes(quantiser.model(ranges, spared))
     return Quantised(cosine, method, len(quantiser.nodes), spared)
@@ -215,36 +215,40 @@ class _One(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no t
         return self._left.pop() if self._left else None
 
 
-def _by_cost(model: bytes, judge: _Judge, tick: Tick) -> list[tuple[str, ...]]:
+def _by_cost(
+    model: bytes, prepared: onnx.ModelProto, judge: _Judge, tick: Tick
+) -> list[tuple[str, ...]]:
     """Groups of multiplications that read one tensor, the most costly first.
 
-    A group's cost is how much nearer the features come when its input alone is not rounded.
+    A group's cost is how much nearer the features come when it alone is not rounded.
     """
-    graph = onnx.ModelProto.FromString(model)
-    groups = _groups(graph.graph)
-    gains = {}
-    for done, (tensor, nodes) in enumerate(groups.items(), start=1):
-        rounded = nodes[0].input[0]
+    rounded = onnx.ModelProto.FromString(model)
+    exact = {node.name: list(node.input) for node in prepared.graph.node}
+    weights = {one.name: one for one in prepared.graph.initializer}
+    groups = _groups(rounded.graph)
+    cosines = {}
+    for done, nodes in enumerate(groups, start=1):
+        inputs = [list(node.input) for node in nodes]
         for node in nodes:
-            node.input[0] = tensor
-        gains[tuple(node.name for node in nodes)] = judge.cosine(
-            bytes(graph.SerializeToString()), _PROBES
-        )
-        for node in nodes:
-            node.input[0] = rounded
+            node.input[:2] = exact[node.name][:2]
+            rounded.graph.initializer.append(weights[node.input[1]])
+        names = tuple(node.name for node in nodes)
+        cosines[names] = judge.cosine(bytes(rounded.SerializeToString()), _PROBES)
+        del rounded.graph.initializer[-len(nodes) :]
+        for node, before in zip(nodes, inputs, strict=True):
+            node.input[:] = before
         tick("what each costs", done, len(groups))
-    return sorted(gains, key=lambda names: -gains[names])
+    return sorted(cosines, key=lambda names: -cosines[names])
 
 
-def _groups(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """Quantised multiplications by the tensor that they read before it is rounded."""
-    made_by = {name: node for node in graph.node for name in node.output}
+def _groups(graph: onnx.GraphProto) -> list[list[onnx.NodeProto]]:
+    """Quantised multiplications, those together that read the same rounded tensor."""
+    rounded = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
     groups: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        source = made_by.get(node.input[0]) if node.op_type in _TYPES else None
-        if source is not None and source.op_type == "DequantizeLinear":
-            groups.setdefault(made_by[source.input[0]].input[0], []).append(node)
-    return groups
+        if node.op_type in _TYPES and rounded.issuperset(node.input[:2]):
+            groups.setdefault(node.input[0], []).append(node)
+    return list(groups.values())
 
 
 def _fewest(
@@ -281,7 +285,7 @@ def _names(groups: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(name for group in groups for name in group)
 
 
-def _features(model: bytes, images: Image) -> Feature:
+def _features(model: bytes | str, images: Image) -> Feature:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -305,10 +309,13 @@ def _forget_unused_domains(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The package prints its progress and logs advice to the root logger."""
+    """The package prints its progress and logs advice to the root logger.
+
+    What it logs as an error it goes on without; what fails after it is told by an exception.
+    """
     logger = logging.getLogger()
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield

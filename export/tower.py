@@ -115,7 +115,7 @@ def export_tower(encoder: ClipEncoder, form: TowerForm, path: Path) -> Recognise
     opset = _ATTENTION_OPSET if form.has_attention_node else OPSET
     export_encoder(tower, encoder.window, encoder.preprocess, path, opset)
     del tower
-    counts = _counted(path) if form.engine == "tensorrt" else _counted_after_optimising(path)
+    counts = _counted(path) if form.engine == "tensorrt" else counted_after_optimising(path)
     nodes = sum(counts[name] for name in _ATTENTIONS) if form.has_attention_node else None
     return Recognised(attentions, nodes, sum(counts[name] for name in _GELUS))
 
@@ -267,13 +267,23 @@ def _counted(path: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
-def _counted_after_optimising(path: Path) -> Counter[str]:
-    """Operators that ONNX Runtime runs."""
+def counted_after_optimising(path: Path) -> Counter[str]:
+    """Operators that ONNX Runtime runs, by name.
+
+    Raises:
+        TrainingError: it takes the graph for broken, or its own form of it finds no room.
+    """
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         # Beyond it come layouts of memory, which count nothing together.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(Path(scratch) / "optimised.onnx")
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no common base but Exception
+            raise TrainingError(
+                f"ONNX Runtime cannot load {path.name}, or write its own form of it beside it "
+                f"({str(error).strip().splitlines()[0]}); see that the disk is not full"
+            ) from None
         return _counted(Path(scratch) / "optimised.onnx")

@@ -19,12 +19,14 @@ from export.tower import (
     Attention,
     Recognised,
     TowerForm,
+    counted_after_optimising,
     export_tower,
     fold_normalisation,
     written_out,
 )
 from server.contract import FEATURE, IMAGES
 from tests.support.clip_model import EMBED_DIM, RESNET, TWO_LAYERS, write_clip_model
+from tests.support.disk import largest_file
 from training.clips import TrainingError
 from training.encoders import CLIP_FEATURE_SCALE, ClipEncoder
 
@@ -175,6 +177,18 @@ def test_a_precision_that_an_engine_lacks_is_refused_with_those_that_there_are()
         TowerForm("onnxruntime", "bf16")
     for engine, precisions in PRECISIONS.items():
         assert f"{engine} {', '.join(precisions)}" in str(told.value)
+
+
+def test_a_disk_too_full_for_what_onnx_runtime_makes_is_told(
+    exported: Exported, tmp_path: Path
+) -> None:
+    path = exported(TowerForm())[0]
+    with (
+        largest_file(path.stat().st_size // 2),
+        pytest.raises(TrainingError, match="see that the disk is not full"),
+    ):
+        counted_after_optimising(path)
+    assert all(left.suffix == ".onnx" for left in path.parent.iterdir())
 
 
 def test_a_tower_beyond_what_a_file_holds_is_refused(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.support.disk import largest_file
 from tests.support.tiny_cogvideox import LETTERS, SPECIAL, tiny_backend
 from tests.training.generate.conftest import Write, arguments, files, refused
 from tests.training.generate.test_weights import huge
@@ -34,17 +32,6 @@ def overflowing(cogvideox: Path, tmp_path: Path) -> Path:
     spoiled = {name: torch.full_like(value, torch.inf) for name, value in tensors.items()}
     save_file(spoiled, folder / "vae" / TENSORS, {"format": "pt"})
     return folder
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """No file can grow beyond so many bytes: the disk's end, as far as a writer can tell."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_run_in_which_no_video_can_be_made_says_why(
