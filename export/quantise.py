@@ -128,7 +128,9 @@ def quantise(
         spared: tuple[str, ...] = ()
         if not cosine >= wanted.min_cosine:
             order = _by_cost(quantiser.model(ranges, ()), onnx.load(prepared), judge, tick)
-            spared, cosine = _fewest(order, quantiser, judge, ranges, wanted, tick)
+            spared, cosine = _fewest(
+                order, lambda names: judge.cosine(quantiser.model(ranges, names)), wanted, tick
+            )
         target.write_bytes(quantiser.model(ranges, spared))
     return Quantised(cosine, method, len(quantiser.nodes), spared)
 
@@ -253,9 +255,7 @@ def _groups(graph: onnx.GraphProto) -> list[list[onnx.NodeProto]]:
 
 def _fewest(
     order: list[tuple[str, ...]],
-    quantiser: _Quantiser,
-    judge: _Judge,
-    ranges: Any,
+    cosine_without: Callable[[Sequence[str]], float],
     wanted: Wanted,
     tick: Tick,
 ) -> tuple[tuple[str, ...], float]:
@@ -264,7 +264,7 @@ def _fewest(
     found: dict[int, float] = {}
 
     def reached(count: int) -> bool:
-        found[count] = judge.cosine(quantiser.model(ranges, _names(order[:count])))
+        found[count] = cosine_without(_names(order[:count]))
         tick("how many must be spared", len(found), most.bit_length() + 1)
         return found[count] >= wanted.min_cosine
 

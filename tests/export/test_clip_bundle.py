@@ -107,6 +107,7 @@ def test_the_bundle_scores(bundle: Path) -> None:
     assert scores.shape == (3,)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("engine", "file", "precision"),
     [

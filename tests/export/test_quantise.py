@@ -47,7 +47,9 @@ def windows(encoder: ClipEncoder, clips: Path) -> Windows:
     return calibration_windows(clips, encoder.window, encoder.preprocess)
 
 
-@pytest.fixture(scope="module", params=["onnxruntime", "tensorrt"])
+@pytest.fixture(
+    scope="module", params=["onnxruntime", pytest.param("tensorrt", marks=pytest.mark.long)]
+)
 def source(
     request: pytest.FixtureRequest, encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
