@@ -15,8 +15,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from export.bench_cli import add_bench, run_bench
 from export.parity_cli import add_parity, run_parity, tell, wants_parity
 from server.bundle import BundleError
-from server.engine.onnxruntime import EngineError
 from server.contract import WINDOW_FRAMES
+from server.engine.onnxruntime import EngineError
 from training.bank import load_bank
 from training.checkpoint import load_checkpoint
 from training.clips import TrainingError

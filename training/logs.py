@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import math
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,10 @@ from typing import Self
 from torch.utils.tensorboard import SummaryWriter
 
 CURVES = "curves.csv"
+
+_EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.")
+_LONGEST_WAIT_SECONDS = 2.0
+_POLL_SECONDS = 0.02
 
 
 class Curves:
@@ -35,7 +41,9 @@ class Curves:
         self._table = csv.DictWriter(self._file, self._columns)
         self._table.writeheader()
         self._table.writerows(kept)
-        self._board = SummaryWriter(folder / "tensorboard", purge_step=first_step)
+        board = folder / "tensorboard"
+        _wait_for_a_later_name(board)
+        self._board = SummaryWriter(board, purge_step=first_step)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Log a step; a name that is left out, or NaN, stays empty."""
@@ -68,6 +76,18 @@ def read_curves(folder: Path) -> dict[str, list[float]]:
         rows = list(csv.DictReader(file))
     names = rows[0].keys() if rows else ()
     return {name: [float(row[name] or "nan") for row in rows] for name in names}
+
+
+def _wait_for_a_later_name(board: Path) -> None:
+    """TensorBoard reads files in the order of their names, and these begin with the second.
+
+    Of two of one second the order would be that of process ids and counters.
+    """
+    taken = [int(found[1]) for path in board.glob("*") if (found := _EVENTS.match(path.name))]
+    while taken and int(time.time()) <= max(taken):
+        if max(taken) - time.time() > _LONGEST_WAIT_SECONDS:
+            return  # the clock was set back; curves.csv is right all the same
+        time.sleep(_POLL_SECONDS)
 
 
 def _rows_before(path: Path, columns: tuple[str, ...], step: int) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ NAMES = ("loss", "lambda")
 
 
 def log(folder: Path, steps: range, first_step: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     with Curves(folder, NAMES, first_step) as curves:
         for step in steps:
             curves.write(step, {"loss": step / 3, "lambda": math.nan if step % 2 else 0.5})
@@ -30,8 +31,6 @@ def test_curves_read_back_and_tensorboard_shows_the_same(tmp_path: Path) -> None
 
 def test_a_resumed_run_has_the_curves_of_one_that_was_never_interrupted(tmp_path: Path) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    for folder in (whole, resumed):
-        folder.mkdir()
     log(whole, range(10))
     log(resumed, range(7))
     with (resumed / CURVES).open("a") as file:
@@ -40,3 +39,13 @@ def test_a_resumed_run_has_the_curves_of_one_that_was_never_interrupted(tmp_path
     assert (resumed / CURVES).read_bytes() == (whole / CURVES).read_bytes()
     board = EventAccumulator(str(resumed / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("loss")] == list(range(10))
+
+
+def test_files_of_one_second_are_read_in_the_order_in_which_they_were_written(
+    tmp_path: Path,
+) -> None:
+    for start in range(3):  # a counter in their names goes from 9 to 10 somewhere
+        for first in range(4):
+            log(tmp_path / str(start), range(first, first + 2), first_step=first)
+        board = EventAccumulator(str(tmp_path / str(start) / "tensorboard")).Reload()
+        assert [event.step for event in board.Scalars("loss")] == list(range(5))
