@@ -231,6 +231,7 @@ def test_what_a_tower_needs_means_nothing_to_a_bundle(
     assert expected in refused(["bundle", "--head", "R", *arguments], tmp_path, capsys)
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_leaves_nothing(
     made: Made, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

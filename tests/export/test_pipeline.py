@@ -19,6 +19,8 @@ from training.checkpoint import WEIGHTS, load_checkpoint
 from training.cli import main as train
 from training.head import HeadStep
 
+pytestmark = pytest.mark.long
+
 
 class Made:
     """What one run left: its folders."""

@@ -15,10 +15,11 @@ from export.tower import TowerForm, export_tower
 from server.contract import WindowSpec
 from server.ingest.video import file_windows
 from tests.export.test_tower import cosines, run
-from tests.support.clip_model import TWO_LAYERS, write_clip_model
+from tests.support.clip_model import EMBED_DIM, TWO_LAYERS, write_clip_model
 from tests.support.clips import write_clip
 from tests.support.disk import largest_file
 from tests.support.footage import frames
+from tests.support.plans import built
 from training.clips import TrainingError
 from training.encoders import ClipEncoder
 
@@ -70,6 +71,15 @@ def test_what_is_said_of_the_cosine_is_so(source: Path, tmp_path: Path, windows:
     assert (found.multiplications, found.spared) == (MULTIPLICATIONS, ())
     assert (tmp_path / "q.onnx").stat().st_size < 0.4 * source.stat().st_size
     assert [path.name for path in tmp_path.iterdir()] == ["q.onnx"]
+
+
+@pytest.mark.long
+def test_tensorrt_builds_a_plan_of_what_has_no_zero_points(
+    encoder: ClipEncoder, tmp_path: Path, windows: Windows
+) -> None:
+    export_tower(encoder, TowerForm("tensorrt", "int8"), tmp_path / "tensorrt.onnx")
+    quantised(tmp_path / "tensorrt.onnx", tmp_path / "q.onnx", windows)
+    assert built(tmp_path / "q.onnx", encoder, EMBED_DIM)
 
 
 def test_activations_are_unsigned_for_a_cpu_and_without_zero_point_for_tensorrt(

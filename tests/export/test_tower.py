@@ -24,9 +24,11 @@ from export.tower import (
     fold_normalisation,
     written_out,
 )
+from server.bundle import Precision
 from server.contract import FEATURE, IMAGES
 from tests.support.clip_model import EMBED_DIM, RESNET, TWO_LAYERS, write_clip_model
 from tests.support.disk import largest_file
+from tests.support.plans import built
 from training.clips import TrainingError
 from training.encoders import CLIP_FEATURE_SCALE, ClipEncoder
 
@@ -118,6 +120,14 @@ def test_half_precision_stays_near_and_answers_in_single(
     assert cosines(found, encoder.encode(images)).min() > 0.999
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), CLIP_FEATURE_SCALE, atol=1e-4)
     assert path.stat().st_size < 0.6 * exported(TowerForm())[0].stat().st_size
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_tensorrt_builds_a_plan_for_any_batch(
+    encoder: ClipEncoder, exported: Exported, precision: Precision
+) -> None:
+    path, _ = exported(TowerForm("tensorrt", precision))
+    assert built(path, encoder, EMBED_DIM)
 
 
 def test_an_export_leaves_the_encoder_as_it_is(

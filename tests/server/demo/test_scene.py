@@ -54,6 +54,7 @@ def test_the_event_moves_far_more_than_the_walking(scene: tuple[Path, SceneTruth
     assert min(calm) > 5  # people do walk
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     scene: tuple[Path, SceneTruth], tmp_path: Path
 ) -> None:

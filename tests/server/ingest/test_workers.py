@@ -66,7 +66,9 @@ def _gone(pid: int) -> bool:
         return True
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "blow", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.long)]
+)
 def test_a_lost_worker_is_replaced_and_only_its_streams_notice(
     urls: list[str], blow: signal.Signals
 ) -> None:

@@ -97,6 +97,6 @@ def test_infrared_shows_no_colours() -> None:
 
 
 @pytest.mark.long
-def test_a_hundred_thousand_can_be_had() -> None:
-    found = described(100_000, 1)
-    assert len({row.description for row in found.rows}) == 100_000
+def test_tens_of_thousands_can_be_had() -> None:
+    found = described(30_000, 1)
+    assert len({row.description for row in found.rows}) == 30_000

@@ -140,6 +140,7 @@ def test_a_person_edits_the_file_and_runs_it_again(
     assert again == {"keep": [wanted], "discard": [spurned]}
 
 
+@pytest.mark.long
 def test_a_model_with_texts_adds_their_criteria(
     generated: Path, real: Path, tmp_path: Path
 ) -> None:
@@ -156,6 +157,7 @@ def test_a_model_with_texts_adds_their_criteria(
     assert {v.id for v in found.videos if v.values["contrast"] is None} == {"3-normal"}
 
 
+@pytest.mark.long
 def test_shares_limits_and_criteria_are_the_caller_s(
     generated: Path, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +175,7 @@ def test_shares_limits_and_criteria_are_the_caller_s(
     assert kept(tmp_path)["2-normal"] is False
 
 
+@pytest.mark.long
 def test_a_detector_is_asked_where_it_is_given(generated: Path, real: Path, tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "bundle")
     assert filtered(generated, real, tmp_path / "out", "--detector", str(bundle.directory)) == 0
