@@ -21,12 +21,14 @@ class Clip:
     Attributes:
         name: of the model.
         weights: its pretrained tag, or the sha256 of its weights' file.
+        quick_gelu: whether its activation was set to the one that its tag was trained with.
         model: in evaluation mode.
         tokenizer: texts to the model's tokens.
     """
 
     name: str
     weights: str
+    quick_gelu: bool
     model: Any
     tokenizer: Any
 
@@ -59,7 +61,7 @@ def load_clip(model: str, pretrained: str) -> Clip:
     except (OSError, RuntimeError, ValueError, KeyError, PickleError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(f"{name} cannot be loaded with {pretrained!r} ({reason})") from None
-    return Clip(name, weights, made, tokenizer)
+    return Clip(name, weights, quick, made, tokenizer)
 
 
 def _model_name(open_clip: Any, model: str) -> str:

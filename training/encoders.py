@@ -112,6 +112,8 @@ class ClipEncoder:
             "window": asdict(self.window),
             "preprocess": asdict(self.preprocess),
         }
+        if clip.quick_gelu:  # features made without it must not pass for these
+            content["quick_gelu"] = True
         self.id = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @torch.inference_mode()
