@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from training.generate.film import read_film
 from training.manifest import load_manifest
 
 KILLS = 20
-VIDEOS = 56
+RUNS = 2
+VIDEOS = 40
 GIVEN_UP_SECONDS = 100
 
 
@@ -91,26 +93,33 @@ def test_twenty_kills_leave_what_an_undisturbed_run_leaves(
     """Kills by chance: a quarter while it starts, the others while it makes or writes videos.
 
     Those come up to 0.3 s after the first new video stands under its name; a video takes half
-    of that here, so that every phase of one is met.
+    of that here, so that every phase of one is met. Two runs are killed side by side.
     """
     rows = descriptions(VIDEOS)
-    undisturbed, out = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed = tmp_path / "undisturbed"
     process = start(arguments(rows, cogvideox, undisturbed))
     first_seconds = made(process, undisturbed, 1)
     assert process.wait(GIVEN_UP_SECONDS) == 0
 
-    chance, given = random.Random(6), arguments(rows, cogvideox, out)
-    for number in range(KILLS):
-        before, process = len(videos(out)), start(given)
-        if number % 4 == 0:
-            after(process, chance.uniform(0, first_seconds))
-        else:
-            made(process, out, before + 1)
-            after(process, chance.uniform(0, 0.3))
-        kill(process)
-        assert_nothing_is_broken(out)
-        assert len(videos(out)) >= before
-    assert start(given).wait(GIVEN_UP_SECONDS) == 0
-    assert files(out) == files(undisturbed)
-    manifests = [folder / "manifest.jsonl" for folder in (out, undisturbed)]
-    assert manifests[0].read_bytes() == manifests[1].read_bytes()
+    def killed(seed: int) -> Path:
+        out, chance = tmp_path / f"killed-{seed}", random.Random(seed)
+        given = arguments(rows, cogvideox, out)
+        for number in range(KILLS // RUNS):
+            before, process = len(videos(out)), start(given)
+            if number % 4 == 0:
+                after(process, chance.uniform(0, first_seconds))
+            else:
+                made(process, out, before + 1)
+                after(process, chance.uniform(0, 0.3))
+            kill(process)
+            assert_nothing_is_broken(out)
+            assert len(videos(out)) >= before
+        assert start(given).wait(GIVEN_UP_SECONDS) == 0
+        return out
+
+    with ThreadPoolExecutor(RUNS) as pool:
+        outs = list(pool.map(killed, range(RUNS)))
+    for out in outs:
+        assert files(out) == files(undisturbed)
+        manifests = [folder / "manifest.jsonl" for folder in (out, undisturbed)]
+        assert manifests[0].read_bytes() == manifests[1].read_bytes()
