@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,35 @@ def test_the_bundle_says_what_it_is_made_of(made: Made, bundle: Path) -> None:
     run = json.loads((made.run / HEAD_FILE).read_text())
     assert manifest.training.clips == sorted(run["clips"])
     assert manifest.training.manifest_sha256 == run["fingerprint"]
+
+
+def test_it_verifies_against_its_tower_in_torch(
+    made: Made, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    model = ["--model", str(made.model), "--pretrained", str(made.weights)]
+    assert export(["verify", str(copy), *model, "--backtest", str(made.data), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["compared"]
+    assert found["reference"].startswith("torch")
+    assert all(one["mean_cosine"] > 0.9999 for one in found["parity"])
+    assert "real" in (copy / "verify.md").read_text()
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # torch's compiler uses what it deprecates
+def test_it_is_measured_beside_its_tower_in_torch(
+    made: Made, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", str(made.model), "--pretrained", str(made.weights)]
+    few = ["--batch", "1", "--rounds", "1", "--seconds", "0.01", "--threads", "1"]
+    assert export(["bench", str(bundle), *model, *few, "--json"]) == 0
+    told = capsys.readouterr()
+    names = [one["name"] for one in json.loads(told.out)["figures"]]
+    assert names[:3] == ["bundle", "plain ONNX Runtime", "torch"]
+    # Compiling needs a C++ compiler; where there is none it says so.
+    assert names[3:] == ["torch, compiled"] or "left out torch, compiled" in told.err
 
 
 def test_the_bundle_scores(bundle: Path) -> None:
