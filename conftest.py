@@ -20,6 +20,13 @@ ROOT = Path(__file__).parent
 DATA = Path(os.environ.get("GVVAD_DATA", ROOT.parent / "shared" / "data"))
 IN_CI = os.environ.get("CI") == "true"
 
+# Tests of cameras and clocks mostly wait, so with xdist they take turns in one
+# process, begun first, and every other file goes to whoever is free.
+LIVE_TESTS = ROOT / "tests" / "e2e"
+LIVE = "live"
+POLITE = 10
+"""Niceness of all other tests meanwhile."""
+
 # For the system's Python, which has GStreamer.
 collect_ignore = ["tests/support/gst_program.py", "tests/support/gst_server.py"]
 
@@ -35,10 +42,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not _is_live(item))
     for item in items:
+        item.add_marker(pytest.mark.xdist_group(LIVE if _is_live(item) else str(item.path)))
         reason = _reason_to_skip(item, long=IN_CI or config.getoption("--long"))
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let the live tests have the processor first, where others run beside them."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not _is_live(item):
+        os.nice(max(0, POLITE - os.nice(0)))
+
+
+def _is_live(item: pytest.Item) -> bool:
+    return LIVE_TESTS in item.path.parents
 
 
 def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:
