@@ -44,6 +44,7 @@ class Telemetry:
         PlatformCollector(registry=self.registry)
         self._make_stream_metrics()
         self._make_server_metrics()
+        self._make_alert_metrics()
 
     def stream_up(self, stream_id: str, up: bool) -> None:
         """Whether frames of the stream arrive."""
@@ -81,6 +82,40 @@ class Telemetry:
     def alert_closed(self, stream_id: str) -> None:
         """An alert ended."""
         self._alerts_open.labels(stream_id).dec()
+
+    def alert_suppressed(self, stream_id: str, reason: str) -> None:
+        """An alert began that is delivered to nobody; `reason` is a value of `Suppression`."""
+        self._suppressed.labels(stream_id, reason).inc()
+
+    def score_drift(self, stream_id: str, index: float) -> None:
+        """How far a stream's scores are from those of its calibration."""
+        self._drift.labels(stream_id).set(index)
+
+    def alerts_waiting(self, count: int) -> None:
+        """Changes of alerts that the store has not taken yet."""
+        self._alert_backlog.set(count)
+
+    def delivery(self, sink: str, outcome: str) -> None:
+        """One attempt: delivered, failed or dead (given up)."""
+        self._deliveries.labels(sink, outcome).inc()
+
+    def deliveries_waiting(self, sink: str, count: int, oldest_seconds: float) -> None:
+        """Deliveries that wait for a receiver, and the age of the oldest."""
+        self._delivery_backlog.labels(sink).set(count)
+        self._delivery_age.labels(sink).set(oldest_seconds)
+
+    def evidence_made(self, outcome: str) -> None:
+        """An alert's evidence became ready or failed."""
+        self._evidence.labels(outcome).inc()
+
+    def evidence_deleted(self, reason: str, files: int) -> None:
+        """Files went because of their age or because there were too many bytes."""
+        self._evidence_deleted.labels(reason).inc(files)
+
+    def evidence_kept(self, size_bytes: int, free_bytes: int) -> None:
+        """What evidence takes of its disk, and what is left of that disk."""
+        self._evidence_bytes.set(size_bytes)
+        self._disk_free.set(free_bytes)
 
     def stage(self, stage: str, seconds: float) -> None:
         """Time of one stage: decode, preprocess, queue, encode, head or publish."""
@@ -128,6 +163,14 @@ class Telemetry:
         )
         self._alerts = self._counter("gvvad_alerts", "Alerts opened.", stream)
         self._alerts_open = self._gauge("gvvad_alerts_open", "Alerts open now.", stream)
+        self._suppressed = self._counter(
+            "gvvad_alerts_suppressed", "Alerts that were delivered to nobody.", reasons
+        )
+        self._drift = self._gauge(
+            "gvvad_stream_score_drift",
+            "Population stability index of the last day's scores against the calibration's.",
+            stream,
+        )
         self._of_streams = (
             self._up,
             self._last_frame,
@@ -138,6 +181,8 @@ class Telemetry:
             self._reconnects,
             self._alerts,
             self._alerts_open,
+            self._suppressed,
+            self._drift,
         )
 
     def _make_server_metrics(self) -> None:
@@ -172,6 +217,37 @@ class Telemetry:
         self._model = self._gauge("gvvad_model_info", "The bundle that is served.", labels)
         build = self._gauge("gvvad_build_info", "This project's version.", ["version"])
         build.labels(version("gvvad")).set(1)
+
+    def _make_alert_metrics(self) -> None:
+        self._alert_backlog = Gauge(
+            "gvvad_alert_backlog",
+            "Changes of alerts that the store has not taken yet.",
+            registry=self.registry,
+        )
+        sink = ["sink"]
+        self._deliveries = self._counter(
+            "gvvad_deliveries", "Attempts to deliver a change of an alert.", ["sink", "outcome"]
+        )
+        self._delivery_backlog = self._gauge(
+            "gvvad_delivery_backlog", "Deliveries that wait for their receiver.", sink
+        )
+        self._delivery_age = self._gauge(
+            "gvvad_delivery_oldest_seconds", "Age of the oldest waiting delivery.", sink
+        )
+        self._evidence = self._counter(
+            "gvvad_evidence", "Alerts whose evidence was made or could not be.", ["outcome"]
+        )
+        self._evidence_deleted = self._counter(
+            "gvvad_evidence_deleted", "Evidence files deleted by retention.", ["reason"]
+        )
+        self._evidence_bytes = Gauge(
+            "gvvad_evidence_bytes", "Size of all evidence.", registry=self.registry
+        )
+        self._disk_free = Gauge(
+            "gvvad_evidence_disk_free_bytes",
+            "Room left on the disk that evidence is kept on.",
+            registry=self.registry,
+        )
 
     def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
