@@ -15,6 +15,7 @@ from server.bundle import Bundle, load_bundle
 from server.contract import WINDOW_FRAMES
 from server.engine.choice import Engine, EngineChoice, load_engine
 from server.engine.plans import Batches
+from server.history import HistoryLimits
 from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
@@ -145,6 +146,12 @@ class App:
                     settings.push.max_calls_per_client,
                     settings.push.max_frames_per_second,
                     settings.push.idle_seconds,
+                ),
+                history=HistoryLimits(
+                    settings.history.days,
+                    int(settings.history.max_mb * MIB),
+                    settings.history.flush_seconds,
+                    settings.history.check_seconds,
                 ),
             ),
             store=StreamStore(database),

@@ -36,6 +36,7 @@ class ClipReplay:
         first_frames: first source frame of each window.
         end_frames: one past the last source frame of each.
         scores: one a window, in [0, 1].
+        windows: what the alert machine saw of each.
         alerts: closed alerts; their times are seconds in the clip, their
             sequences windows of the clip.
         error: why the clip could not be read, or could not to its end.
@@ -45,6 +46,7 @@ class ClipReplay:
     first_frames: tuple[int, ...]
     end_frames: tuple[int, ...]
     scores: tuple[float, ...]
+    windows: tuple[ScoredSpan, ...]
     alerts: tuple[Alert, ...]
     error: SourceError | None
 
@@ -119,6 +121,7 @@ def _replay_clip(
     memory = StreamMemory()
     machine = AlertMachine(decoding.path.name, bundle.bundle_id, policy)
     spans: list[tuple[int, int]] = []
+    seen: list[ScoredSpan] = []
     scores: list[float] = []
     changes: list[Alert] = []
     windows = decoding.windows()
@@ -128,14 +131,21 @@ def _replay_clip(
             if window.number == 0:
                 memory.reset()
             verdict = score_features(detector, feature[None], [memory])[0]
-            changes += machine.push(_span(len(scores), window, verdict))
+            seen.append(_span(len(scores), window, verdict))
+            changes += machine.push(seen[-1])
             spans.append((window.first_frame, window.end_frame))
             scores.append(verdict.score)
     changes += machine.finish()
     closed = tuple(alert for alert in changes if alert.is_closed)
     first_frames, end_frames = tuple(zip(*spans, strict=True)) or ((), ())
     return ClipReplay(
-        decoding.path, first_frames, end_frames, tuple(scores), closed, decoding.error
+        decoding.path,
+        first_frames,
+        end_frames,
+        tuple(scores),
+        tuple(seen),
+        closed,
+        decoding.error,
     )
 
 

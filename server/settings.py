@@ -228,6 +228,22 @@ class StoreSettings(_Group):
     url: Annotated[str, Field(min_length=1, repr=False)] = "sqlite:///gvvad.db"
 
 
+class HistorySettings(_Group):
+    """What is kept of the streams' scores, for calibrations.
+
+    Attributes:
+        days: scores are kept for so long.
+        max_mb: of one stream, in MiB as stored; two weeks of a camera take about 4.
+        flush_seconds: scores are written at least so often; a kill loses what came since.
+        check_seconds: scores are held against their calibration so often.
+    """
+
+    days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 14
+    max_mb: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] = 8
+    flush_seconds: Seconds = 60
+    check_seconds: Seconds = 300
+
+
 class LogSettings(_Group):
     """What the server writes to standard error."""
 
@@ -253,6 +269,7 @@ class Settings(_Group):
     access: AccessSettings = AccessSettings()
     alerts: AlertSettings = AlertSettings()
     store: StoreSettings = StoreSettings()
+    history: HistorySettings = HistorySettings()
     log: LogSettings = LogSettings()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.alerts import AlertPolicy
 from server.batcher import BatchSettings
+from server.history import HistoryLimits
 from server.ingest.access import AccessPolicy
 from server.push import PushLimits
 from server.streams import StreamConfig
@@ -22,6 +23,7 @@ class SupervisorSettings:
         max_streams: at most so many at a time.
         access: which sources may be opened.
         push: what clients that push video may do.
+        history: what is kept of the scores.
     """
 
     batch: BatchSettings
@@ -30,6 +32,7 @@ class SupervisorSettings:
     max_streams: int
     access: AccessPolicy
     push: PushLimits
+    history: HistoryLimits = field(default_factory=HistoryLimits)
 
     def alert_policy(self, config: StreamConfig, bundle_threshold: float) -> AlertPolicy:
         """How a stream's scores become alerts; the bundle's threshold stands in for its own."""

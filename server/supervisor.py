@@ -17,6 +17,8 @@ from functools import partial
 
 from server.alerts import Alert, AlertMachine
 from server.batcher import Batcher, Lane
+from server.calibration import Calibration, CalibrationAsk, CalibrationError
+from server.calibrator import Calibrator
 from server.hub import Hub
 from server.ingest.events import (
     FrameStats,
@@ -97,6 +99,8 @@ class Supervisor:
         self._streams: dict[str, StreamRecord] = {}
         self._lock = threading.Lock()
         self._changing = asyncio.Lock()
+        self._calibrator = Calibrator(store.database, model, settings, telemetry, self._configs)
+        self._calibrator.tell_drift = self._tell_drift
 
     # Lifecycle
 
@@ -104,14 +108,17 @@ class Supervisor:
         """Start the engine thread and the workers, then every stored stream."""
         self._batcher.start()
         await asyncio.to_thread(self._pool.start)
+        await asyncio.to_thread(self._calibrator.start)
         for stored in await asyncio.to_thread(self._store.load):
-            await self._open(stored.config, stored.created_seconds, stored.next_sequence)
+            config = self._calibrator.in_service(stored.config)
+            await self._open(config, stored.created_seconds, stored.next_sequence)
 
     async def stop(self) -> None:
         """Stop workers and engine; sequences go on from here at the next start."""
         async with self._changing:  # a change whose client hung up may still be under way
             await asyncio.to_thread(self._pool.stop)
             await asyncio.to_thread(self._batcher.stop)
+            await asyncio.to_thread(self._calibrator.history.stop)
             for stream in self._all():
                 self._publish(stream.machine.finish())
                 if stream.temporary:
@@ -144,11 +151,11 @@ class Supervisor:
             UnknownStreamError: there is none of that id.
         """
         with self._lock:
-            return self._known(stream_id).view
+            return self._viewed(self._known(stream_id))
 
     def list(self) -> list[StreamView]:
         """All streams, by id."""
-        return [stream.view for stream in self._all()]
+        return [self._viewed(stream) for stream in self._all()]
 
     async def update(self, stream_id: str, change: Change) -> StreamView:
         """Change a stream; it reconnects where its source changed or it had come to rest.
@@ -185,6 +192,32 @@ class Supervisor:
             if not stream.temporary:
                 await asyncio.to_thread(self._store.delete, stream_id)
             self._forget(stream)
+            await asyncio.to_thread(self._calibrator.forget, stream_id)
+
+    async def calibrate(self, stream_id: str, ask: CalibrationAsk) -> Calibration:
+        """Learn a threshold from footage; it is kept only where it is applied.
+
+        Raises:
+            UnknownStreamError: there is none of that id.
+            CalibrationError: the footage cannot answer, or nothing is kept of the stream.
+            StoreError: the store cannot be read or written.
+        """
+        with self._lock:
+            stream = self._known(stream_id)
+        if stream.temporary:
+            raise CalibrationError(
+                f"stream {stream_id!r} goes with the call that pushes it; add one that stays"
+            )
+        found = await asyncio.to_thread(self._calibrator.learn, stream.config, ask)
+        if not ask.apply:
+            return found
+        async with self._changing:
+            if self._known(stream_id) is not stream:
+                raise UnknownStreamError(f"stream {stream_id!r} was deleted meanwhile")
+            await asyncio.to_thread(self._calibrator.keep, stream_id, found)
+        opens = found.open_threshold
+        await self.update(stream_id, lambda config: replace(config, open_threshold=opens))
+        return replace(found, applied=True)
 
     @asynccontextmanager
     async def pushing(
@@ -303,7 +336,10 @@ class Supervisor:
                 stream.last_score = score.score
                 self._telemetry.window_scored(lane.stream_id, score.score, score.latency_seconds)
             self.scores.publish(score)
-            self._publish(stream.machine.push(scored_span(score)))
+            span = scored_span(score)
+            if not stream.temporary:
+                self._calibrator.history.add(lane.stream_id, span)
+            self._publish(stream.machine.push(span))
 
     def broke_off(self, lane: Lane) -> None:
         """The source broke off: close an open alert, nothing is known beyond."""
@@ -462,6 +498,17 @@ class Supervisor:
                 alert.peak_score,
             )
             self.alerts.publish(alert)
+
+    def _viewed(self, stream: StreamRecord) -> StreamView:
+        return replace(stream.view, calibration=self._calibrator.shown(stream.config))
+
+    def _configs(self) -> Sequence[StreamConfig]:
+        return [stream.config for stream in self._all()]
+
+    def _tell_drift(self, stream_id: str, drift: float) -> None:
+        with self._lock:
+            if stream_id in self._streams:
+                self._telemetry.score_drift(stream_id, drift)
 
     def _known(self, stream_id: str) -> StreamRecord:
         stream = self._streams.get(stream_id)

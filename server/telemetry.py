@@ -91,6 +91,10 @@ class Telemetry:
         """How far a stream's scores are from those of its calibration."""
         self._drift.labels(stream_id).set(index)
 
+    def history_dropped(self) -> None:
+        """One window's score that the store could not keep for calibrations."""
+        self._history_dropped.inc()
+
     def alerts_waiting(self, count: int) -> None:
         """Changes of alerts that the store has not taken yet."""
         self._alert_backlog.set(count)
@@ -207,6 +211,9 @@ class Telemetry:
         )
         self._shrinks = self._counter(
             "gvvad_engine_batch_shrinks", "Times the GPU was full and the batch was halved.", []
+        )
+        self._history_dropped = self._counter(
+            "gvvad_history_windows_dropped", "Scores that the store could not keep.", []
         )
         self._worker_restarts = self._counter(
             "gvvad_decode_worker_restarts", "Decode workers that were replaced.", ["reason"]

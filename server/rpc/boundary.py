@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from server.calibration import CalibrationError
 from server.hub import HubFullError
 from server.rpc.mapping import SENTENCE_KEY
 from server.rpc.wire import InvalidError
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 LARGEST_REQUEST = 64 * 1024
 """Bytes of a message that is no frame of video; the largest is one stream."""
+
+LARGEST_CALIBRATION = 4 * 1024 * 1024
+"""Bytes of a request with recorded scores: two weeks of a camera."""
 
 LONGEST_SENTENCE = 600
 """Characters. A sentence travels in a header, percent-encoded to 12 bytes a character at
@@ -82,11 +86,12 @@ class Boundary(grpc.aio.ServerInterceptor):
             else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
         )
 
+        calibrates = method.endswith("/CalibrateStream")
+        largest = LARGEST_CALIBRATION if calibrates else LARGEST_REQUEST
+
         async def answer(request: bytes, context: Context) -> Any:
-            if len(request) > LARGEST_REQUEST:
-                raise LimitError(
-                    f"the request has {len(request)} bytes; at most {LARGEST_REQUEST} go"
-                )
+            if len(request) > largest:
+                raise LimitError(f"the request has {len(request)} bytes; at most {largest} go")
             return await behaviour(_message(request, read), context)
 
         guarded = self._guarded(method, answer, finish=not handler.response_streaming)
@@ -162,6 +167,7 @@ _CODES = {
     InvalidVideoError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownStreamError: grpc.StatusCode.NOT_FOUND,
     NotPushableError: grpc.StatusCode.FAILED_PRECONDITION,
+    CalibrationError: grpc.StatusCode.FAILED_PRECONDITION,
     LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     IdleError: grpc.StatusCode.DEADLINE_EXCEEDED,
     LostError: grpc.StatusCode.UNAVAILABLE,

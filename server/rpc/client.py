@@ -26,8 +26,10 @@ from gvvad.v1 import (
 )
 
 from server.alerts import Alert
+from server.calibration import Calibration, CalibrationAsk
 from server.pushed import PushCounts, PushedFrame, PushFormat
-from server.rpc import mapping
+from server.rpc import mapping, tuning_messages
+from server.rpc.calibration import calibration_request
 from server.rpc.mapping import SENTENCE_KEY
 from server.scoring import WindowScore
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
@@ -43,6 +45,9 @@ _OPTIONS = (
     # The server is on this network; a proxy for the web would break loopback.
     ("grpc.enable_http_proxy", 0),
 )
+
+CALIBRATION_SECONDS = 120.0
+"""Deadline of a calibration: weeks of scores take the server some seconds."""
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -204,6 +209,12 @@ class Client:
         request = stream_pb2.DeleteStreamRequest(name=mapping.stream_name(stream_id))
         self._ask(self._streams.DeleteStream, request)
 
+    def calibrate(self, stream_id: str, ask: CalibrationAsk) -> Calibration:
+        """Learn a stream's threshold from footage. Raises: ClientError."""
+        request = calibration_request(stream_id, ask)
+        answer = self._ask(self._streams.CalibrateStream, request, CALIBRATION_SECONDS)
+        return tuning_messages.calibration(answer)
+
     def model(self) -> ModelInfo:
         """What the server scores with. Raises: ClientError."""
         return mapping.model_info(self._ask(self._models.GetModel, model_pb2.GetModelRequest()))
@@ -268,10 +279,13 @@ class Client:
         self.close()
 
     def _ask(
-        self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        at_least_seconds: float = 0.0,
     ) -> Response:
         try:
-            return method(request, timeout=self._deadline_seconds)
+            return method(request, timeout=max(self._deadline_seconds, at_least_seconds))
         except grpc.RpcError as error:
             raise _client_error(error, self._address) from None
 

@@ -25,10 +25,13 @@ from gvvad.v1 import (
 )
 
 from server.alerts import Alert
+from server.calibration import Calibration, CalibrationAsk
 from server.hub import Hub, OfStream
 from server.push import PushCalls, PushSession
 from server.pushed import PushFormat
 from server.rpc import mapping, requests
+from server.rpc.calibration import calibration_ask
+from server.rpc.tuning_messages import calibration_message
 from server.scoring import WindowScore
 from server.streams import StreamConfig
 from server.views import (
@@ -54,7 +57,8 @@ class Backend(Protocol):
     that the settings do not allow; so does `pushing`, the session of a client that
     pushes video. `update` applies its change to what the stream is
     then, so that of two at once neither undoes the other's fields, and raises what the
-    change raises. `delete` ends the stream's watches on both hubs.
+    change raises. `delete` ends the stream's watches on both hubs. `calibrate` raises
+    `server.calibration.CalibrationError` where footage cannot answer.
     """
 
     scores: Hub[WindowScore]
@@ -71,6 +75,8 @@ class Backend(Protocol):
     async def update(self, stream_id: str, change: Change) -> StreamView: ...
 
     async def delete(self, stream_id: str) -> None: ...
+
+    async def calibrate(self, stream_id: str, ask: CalibrationAsk) -> Calibration: ...
 
     def pushing(
         self, stream_id: str | None, temporary_id: str, push: PushFormat
@@ -135,6 +141,17 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
     ) -> Empty:
         await self._backend.delete(mapping.stream_id(request.name, "name"))
         return Empty()
+
+    async def CalibrateStream(  # noqa: N802
+        self,
+        request: stream_pb2.CalibrateStreamRequest,
+        context: grpc.aio.ServicerContext[
+            stream_pb2.CalibrateStreamRequest, stream_pb2.Calibration
+        ],
+    ) -> stream_pb2.Calibration:
+        stream_id = mapping.stream_id(request.name, "name")
+        ask = await asyncio.to_thread(calibration_ask, request)
+        return calibration_message(await self._backend.calibrate(stream_id, ask))
 
 
 class ScoreService(score_pb2_grpc.ScoreServiceServicer):

@@ -8,7 +8,7 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from gvvad.v1 import stream_pb2
 
-from server.calibration import Calibration
+from server.calibration import Calibration, CurvePoint
 from server.rpc.wire import InvalidError, duration, seconds, timestamp
 from server.tuning import AlertTuning, EvidenceMode, Mask, QuietHours
 
@@ -62,7 +62,7 @@ def alert_tuning(message: stream_pb2.Stream) -> AlertTuning:
     """
     policy = message.alert_policy
     lengths = {
-        f"{name}_seconds": _length(getattr(policy, name), f"stream.alert_policy.{name}")
+        f"{name}_seconds": length_seconds(getattr(policy, name), f"stream.alert_policy.{name}")
         for name in _DURATIONS
         if policy.HasField(name)  # type: ignore[arg-type]  # names of its own fields
     }
@@ -138,6 +138,11 @@ def calibration_message(found: Calibration) -> stream_pb2.Calibration:
         drift=found.drift,
         recalibration_proposed=bool(found.proposal),
         proposal=found.proposal,
+        held_out_per_day=found.held_out_per_day,
+        curve=[
+            stream_pb2.CalibrationPoint(threshold=point.threshold, events=point.events)
+            for point in found.curve
+        ],
     )
 
 
@@ -157,10 +162,19 @@ def calibration(message: stream_pb2.Calibration) -> Calibration:
         applied=message.applied,
         drift=message.drift if message.HasField("drift") else None,
         proposal=message.proposal,
+        held_out_per_day=(
+            message.held_out_per_day if message.HasField("held_out_per_day") else None
+        ),
+        curve=tuple(CurvePoint(point.threshold, point.events) for point in message.curve),
     )
 
 
-def _length(message: Duration, field: str) -> float:
+def length_seconds(message: Duration, field: str) -> float:
+    """A length of time that a client sent in `field`.
+
+    Raises:
+        InvalidError: it breaks the rules of its type.
+    """
     # A message that breaks the rules of its own type turns into nonsense, not into an error.
     if not -315_576_000_000 <= message.seconds <= 315_576_000_000 or abs(message.nanos) >= 10**9:
         raise InvalidError(

@@ -114,4 +114,7 @@ SCORE_HISTORY = sa.Table(
     sa.Index("score_history_by_stream", "stream_id", "start_seconds"),
     sqlite_autoincrement=True,
 )
-"""Runs of scores of one stream; `windows` is packed by `server.store.history`."""
+"""Runs of scores of one stream; `windows` is packed by `server.store.history`.
+
+The times are the server's own, at which it took the first and the last window.
+"""

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from server.alerts import Alert, AlertState
+from server.calibration import Calibration, CalibrationAsk, CalibrationError
 from server.hub import Hub
 from server.push import PushCalls, PushLimits, PushSession
 from server.pushed import PushFormat
@@ -87,6 +88,10 @@ class MemoryBackend:
         self, stream_id: str | None, temporary_id: str, push: PushFormat
     ) -> AbstractAsyncContextManager[PushSession]:
         raise UnknownStreamError("nothing is decoded here, so nothing can be pushed")
+
+    async def calibrate(self, stream_id: str, ask: CalibrationAsk) -> Calibration:
+        self.get(stream_id)
+        raise CalibrationError("nothing is scored here, so nothing can be learnt")
 
     def end_pushes(self, error: Exception) -> None:
         pass

@@ -290,8 +290,8 @@ class Stream(_message.Message):
 
     @_builtins.property
     def calibration(self) -> Global___Calibration:
-        """The newest calibration, and how far scores have drifted since. Output only;
-        unset where there is none.
+        """The newest calibration that was applied, and how far scores have drifted since.
+        Output only; unset where there is none.
         """
 
     def __init__(
@@ -479,7 +479,9 @@ class CalibrateStreamRequest(_message.Message):
     false_alarms_per_day: _builtins.float
     """False alarms a day that may be expected, over 0 and at most 1,000. Required."""
     apply: _builtins.bool
-    """Set the stream's open threshold to what was found. Otherwise it is only told."""
+    """Set the stream's open threshold to what was found, and keep the calibration as
+    the stream's. Otherwise it is only told.
+    """
     @_builtins.property
     def past(self) -> _duration_pb2.Duration:
         """The stream's own past, so long before now."""
@@ -521,7 +523,7 @@ class RecordedScores(_message.Message):
     """
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreRun]:
-        """One run for each stretch without a gap."""
+        """One run for each stretch without a gap. The request may have 4 MiB."""
 
     def __init__(
         self,
@@ -587,6 +589,8 @@ class Calibration(_message.Message):
     DRIFT_FIELD_NUMBER: _builtins.int
     RECALIBRATION_PROPOSED_FIELD_NUMBER: _builtins.int
     PROPOSAL_FIELD_NUMBER: _builtins.int
+    HELD_OUT_PER_DAY_FIELD_NUMBER: _builtins.int
+    CURVE_FIELD_NUMBER: _builtins.int
     open_threshold: _builtins.float
     """Open threshold that keeps within the budget, over 0 and at most 1."""
     false_alarms_per_day: _builtins.float
@@ -616,6 +620,11 @@ class Calibration(_message.Message):
     """Whether the server proposes to calibrate again; `proposal` says why."""
     proposal: _builtins.str
     """One sentence for people. Empty where nothing is proposed."""
+    held_out_per_day: _builtins.float
+    """Events a day in the second half of the footage, at the threshold that the first
+    half alone gives: `events` flatters, since the threshold was chosen by them. Unset
+    where there are no two halves.
+    """
     @_builtins.property
     def watched(self) -> _duration_pb2.Duration:
         """Footage that was looked at, without gaps."""
@@ -623,6 +632,12 @@ class Calibration(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
+
+    @_builtins.property
+    def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalibrationPoint]:
+        """What other thresholds open in the footage, falling; at most 100. Only in the
+        answer of CalibrateStream.
+        """
 
     def __init__(
         self,
@@ -641,16 +656,49 @@ class Calibration(_message.Message):
         drift: _builtins.float | None = ...,
         recalibration_proposed: _builtins.bool = ...,
         proposal: _builtins.str = ...,
+        held_out_per_day: _builtins.float | None = ...,
+        curve: _abc.Iterable[Global___CalibrationPoint] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_drift", b"_drift", "create_time", b"create_time", "drift", b"drift", "watched", b"watched"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_drift", b"_drift", "_held_out_per_day", b"_held_out_per_day", "create_time", b"create_time", "drift", b"drift", "held_out_per_day", b"held_out_per_day", "watched", b"watched"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drift", b"_drift", "applied", b"applied", "bundle_id", b"bundle_id", "create_time", b"create_time", "drift", b"drift", "events", b"events", "false_alarms_per_day", b"false_alarms_per_day", "high_per_day", b"high_per_day", "low_per_day", b"low_per_day", "measurable", b"measurable", "message", b"message", "open_threshold", b"open_threshold", "proposal", b"proposal", "recalibration_proposed", b"recalibration_proposed", "watched", b"watched"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drift", b"_drift", "_held_out_per_day", b"_held_out_per_day", "applied", b"applied", "bundle_id", b"bundle_id", "create_time", b"create_time", "curve", b"curve", "drift", b"drift", "events", b"events", "false_alarms_per_day", b"false_alarms_per_day", "held_out_per_day", b"held_out_per_day", "high_per_day", b"high_per_day", "low_per_day", b"low_per_day", "measurable", b"measurable", "message", b"message", "open_threshold", b"open_threshold", "proposal", b"proposal", "recalibration_proposed", b"recalibration_proposed", "watched", b"watched"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__drift: _TypeAlias = _typing.Literal["drift"]  # noqa: Y015
     _WhichOneofArgType__drift: _TypeAlias = _typing.Literal["_drift", b"_drift"]  # noqa: Y015
+    _WhichOneofReturnType__held_out_per_day: _TypeAlias = _typing.Literal["held_out_per_day"]  # noqa: Y015
+    _WhichOneofArgType__held_out_per_day: _TypeAlias = _typing.Literal["_held_out_per_day", b"_held_out_per_day"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__drift) -> _WhichOneofReturnType__drift | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held_out_per_day) -> _WhichOneofReturnType__held_out_per_day | None: ...
 
 Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
+
+@_typing.final
+class CalibrationPoint(_message.Message):
+    """What one threshold opens in the footage of a calibration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
+    """Open threshold, over 0 and at most 1."""
+    events: _builtins.int
+    """Events that it opens."""
+    def __init__(
+        self,
+        *,
+        threshold: _builtins.float = ...,
+        events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibrationPoint: _TypeAlias = CalibrationPoint  # noqa: Y015
 
 @_typing.final
 class StreamStatus(_message.Message):

@@ -1,0 +1,344 @@
+"""From a budget of false alarms to the open threshold that keeps within it; pure.
+
+Everything in the footage counts as normal, so every event that opens is a false
+alarm. What opens is counted with the alert machine itself, under the policy that the
+stream would have at each threshold: nothing here knows its rules but that it compares
+scores with two thresholds and rests once scores stayed low for the merge gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from server.alerts import AlertMachine, AlertPolicy
+from server.calibration import Calibration, CalibrationError, CurvePoint
+from server.metrics import MEASURABLE_EVENTS, Rate
+from server.operating import candidate_thresholds
+from server.series import Floats, ScoreSeries
+
+SHORTEST_SECONDS = 600.0
+FEWEST_WINDOWS = 500
+
+MAX_CANDIDATES = 1000
+"""Thresholds of one walk: every distinct score near the top, a selection below."""
+
+SCORE_STEP = 1 / 65535
+"""How finely the past is kept; a threshold over every score lies so far over the highest."""
+
+MAX_OPEN_SHARE = 0.1
+"""Events that are open over more of the normal footage tell nobody anything, however few."""
+
+DEAR_PUSHES = 20_000
+"""Windows that a walk pushes before it takes every second step only; and so on.
+
+Where scores change slowly, hours of footage are one event at hundreds of thresholds.
+"""
+
+_CURVE_POINTS = 60
+_BELOW_POINTS = 10
+_DAY_SECONDS = 86_400.0
+
+Indices = npt.NDArray[np.intp]
+PolicyAt = Callable[[float], AlertPolicy]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to learn, and for whom.
+
+    Attributes:
+        bundle_id: the detector that made the scores.
+        policy_at: how the stream's scores become alerts at an open threshold.
+        false_alarms_per_day: the budget.
+        asked_seconds: UTC.
+        lowest_threshold: open thresholds below it cannot be: the stream's own close threshold.
+    """
+
+    bundle_id: str
+    policy_at: PolicyAt
+    false_alarms_per_day: float
+    asked_seconds: float
+    lowest_threshold: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a threshold opens in some footage.
+
+    Attributes:
+        events: alerts that opened; one that is split counts as often as it reaches somebody.
+        seconds: from their start to their end, together.
+    """
+
+    events: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Opened) -> Opened:
+        return Opened(self.events + other.events, self.seconds + other.seconds)
+
+
+class EventCounter:
+    """Counts what the alert machine opens in one series, at many thresholds.
+
+    Only windows that can matter are pushed: from one that reaches the open threshold to
+    where scores have stayed below the close threshold for longer than the merge gap. And
+    since a machine does nothing with a score but compare it, a stretch in which the same
+    windows reach both thresholds as before needs no second push.
+    """
+
+    def __init__(self, series: ScoreSeries, policy_at: PolicyAt) -> None:
+        self._series = series
+        self._policy_at = policy_at
+        # Dropped windows reach no threshold.
+        self._scores = np.where(np.isnan(series.scores), -1.0, series.scores)
+        self._unbroken = np.cumsum(series.after_gap)
+        lengths = series.end_seconds - series.start_seconds
+        # Windows are judged as a whole: one may begin within a gap and end beyond it.
+        self._slack_seconds = 2 * float(lengths.max(initial=0.0))
+        self._known: dict[tuple[int, int, int, int], Opened] = {}
+        self.pushed = 0  # windows so far
+
+    def at(self, threshold: float) -> Opened:
+        """What opens at an open threshold."""
+        policy = self._policy_at(threshold)
+        reach_seconds = getattr(policy, "merge_gap_seconds", 0.0) + self._slack_seconds
+        high = np.flatnonzero(self._scores >= policy.open_threshold)
+        if not len(high):
+            return Opened()
+        active = np.flatnonzero(self._scores >= policy.close_threshold)
+        total = Opened()
+        for first, last, counts in _stretches(high, active, self._breaks(active, reach_seconds)):
+            key = (first, last, *counts)
+            if key not in self._known:
+                self._known[key] = self._push(policy, first, last, reach_seconds)
+            total += self._known[key]
+        return total
+
+    def _breaks(self, active: Indices, reach_seconds: float) -> Indices:
+        """Places in `active` at which no event can still be open from before."""
+        before, after = active[:-1], active[1:]
+        silent = self._series.start_seconds[after] - self._series.end_seconds[before]
+        apart = (silent > reach_seconds) & (after - before > 1)
+        return np.flatnonzero(apart | (self._unbroken[before] != self._unbroken[after])) + 1
+
+    def _push(self, policy: AlertPolicy, first: int, last: int, reach_seconds: float) -> Opened:
+        series = self._series
+        machine = AlertMachine("", "", policy)
+        until_seconds = series.end_seconds[last] + reach_seconds
+        changes = []
+        for index in range(first, len(series)):
+            if index > last and (
+                series.after_gap[index] or series.start_seconds[index] > until_seconds
+            ):
+                break
+            changes += machine.push(series.span(index))
+            self.pushed += 1
+        changes += machine.finish()
+        closed = [alert for alert in changes if alert.is_closed]
+        return Opened(
+            events=len(changes) - len(closed),
+            seconds=sum(alert.end_seconds - alert.start_seconds for alert in closed),
+        )
+
+
+def _stretches(
+    high: Indices, active: Indices, breaks: Indices
+) -> Iterator[tuple[int, int, tuple[int, int]]]:
+    """First window that opens, last active one, and how many of both kinds, each stretch."""
+    edges = np.concatenate([[0], breaks, [len(active)]])
+    lasts = active[edges[1:] - 1]
+    # A stretch begins to matter with its first window over the open threshold.
+    stretch_of = np.searchsorted(lasts, high)
+    found, places = np.unique(stretch_of, return_index=True)
+    highs = np.diff(np.append(places, len(high)))
+    firsts = high[places]
+    actives = edges[found + 1] - np.searchsorted(active, firsts)
+    rows = zip(firsts, lasts[found], highs, actives, strict=True)
+    for first, last, count_high, count_active in rows:
+        yield int(first), int(last), (int(count_high), int(count_active))
+
+
+def calibrate(series: ScoreSeries, question: Question) -> Calibration:
+    """The lowest open threshold that keeps the expected rate of events within a budget.
+
+    From the top down through the distinct scores, down to the first that breaks the
+    budget: fewer events at a still lower one are those that have run into each other.
+    The next event's peak lies just below the threshold, so that n events in D days let
+    (n + 1) / D a day be expected of other footage, and that is held against the budget.
+    A threshold whose events are open for a tenth of the footage breaks it too.
+
+    Args:
+        series: normal footage.
+        question: the budget, and how the stream makes alerts.
+
+    Raises:
+        CalibrationError: the footage is too short for any answer.
+    """
+    days = float(series.watched_seconds().sum()) / _DAY_SECONDS
+    windows = len(series.known())
+    if windows < FEWEST_WINDOWS or days * _DAY_SECONDS < SHORTEST_SECONDS:
+        raise CalibrationError(
+            f"{days * _DAY_SECONDS / 60:.1f} minutes of scores in {windows} windows are too few "
+            f"to learn from; it takes at least {SHORTEST_SECONDS / 60:g} minutes "
+            f"and {FEWEST_WINDOWS} windows"
+        )
+    counter = EventCounter(series, question.policy_at)
+    walk = _walk(series, counter, question)
+    events = counter.at(walk.threshold).events
+    rate = Rate(events, 24 * days)
+    low, high = (24 * bound for bound in rate.interval or (0.0, 0.0))
+    held_out = _held_out(series, question)
+    return Calibration(
+        bundle_id=question.bundle_id,
+        open_threshold=walk.threshold,
+        false_alarms_per_day=question.false_alarms_per_day,
+        watched_seconds=days * _DAY_SECONDS,
+        events=events,
+        low_per_day=low,
+        high_per_day=high,
+        measurable=rate.measurable(question.false_alarms_per_day / 24),
+        message=_message(walk.threshold, rate, question.false_alarms_per_day, held_out),
+        made_seconds=question.asked_seconds,
+        reference=tuple(int(count) for count in series.histogram()),
+        held_out_per_day=held_out.per_day if held_out is not None else None,
+        curve=_curve(walk, counter),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A walk down the scores.
+
+    Attributes:
+        threshold: the lowest that keeps within the budget, with all above it.
+        seen: thresholds that were tried, falling, and what they open.
+        steps: falling thresholds to go on with.
+    """
+
+    threshold: float
+    seen: tuple[tuple[float, Opened], ...]
+    steps: tuple[float, ...]
+
+
+def _walk(series: ScoreSeries, counter: EventCounter, question: Question) -> _Walk:
+    watched_seconds = float(series.watched_seconds().sum())
+    expected = question.false_alarms_per_day * watched_seconds / _DAY_SECONDS
+
+    def is_within(opened: Opened) -> bool:
+        # Days are sums over windows, which may end just below a round number.
+        return (
+            opened.events + 1 <= expected * (1 + 1e-9)
+            and opened.seconds <= MAX_OPEN_SHARE * watched_seconds
+        )
+
+    scores = series.known()
+    usable = scores[scores >= max(question.lowest_threshold, SCORE_STEP)]
+    over_all = max(float(usable.max(initial=0.0)) + SCORE_STEP, question.lowest_threshold)
+    best, steps = min(1.0, over_all), _falling(usable)
+    seen = {best: counter.at(best)}
+    broken = _first_broken(steps, counter, is_within, seen)
+    if broken is not None:
+        # The steps are a selection: look at what lies between the last two as well.
+        best = min(step for step in seen if step > broken or step == best)
+        between = _falling(usable[(usable > broken) & (usable < best)])
+        _first_broken(between, counter, is_within, seen)
+    best = min([best, *(step for step in seen if is_within(seen[step]))])
+    falling = sorted(seen.items(), reverse=True)
+    lowest = falling[-1][0]
+    return _Walk(best, tuple(falling), tuple(step for step in steps if step < lowest))
+
+
+def _falling(scores: Floats) -> list[float]:
+    return candidate_thresholds(scores, MAX_CANDIDATES)[::-1] if len(scores) else []
+
+
+def _first_broken(
+    steps: list[float],
+    counter: EventCounter,
+    is_within: Callable[[Opened], bool],
+    seen: dict[float, Opened],
+) -> float | None:
+    """Try steps until one breaks the budget; None where none does."""
+    place, stride, dear = 0, 1, counter.pushed + DEAR_PUSHES
+    while place < len(steps):
+        step = steps[place]
+        seen[step] = counter.at(step)
+        if not is_within(seen[step]):
+            return step
+        if counter.pushed > dear:
+            stride, dear = 2 * stride, counter.pushed + DEAR_PUSHES
+        place += stride
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldOut:
+    """What the threshold of the first half opens in the second."""
+
+    events: int
+    days: float
+
+    @property
+    def per_day(self) -> float:
+        return self.events / self.days
+
+
+def _held_out(series: ScoreSeries, question: Question) -> _HeldOut | None:
+    first, second = series.halves()
+    days = float(second.watched_seconds().sum()) / _DAY_SECONDS
+    if not len(first.known()) or not days:
+        return None
+    threshold = _walk(first, EventCounter(first, question.policy_at), question).threshold
+    return _HeldOut(EventCounter(second, question.policy_at).at(threshold).events, days)
+
+
+def _curve(walk: _Walk, counter: EventCounter) -> tuple[CurvePoint, ...]:
+    """Thinned down to the choice, and some steps on: far below, all is one event."""
+    places = np.linspace(0, len(walk.seen) - 1, min(len(walk.seen), _CURVE_POINTS)).astype(int)
+    kept = [walk.seen[place] for place in places]
+    more = []
+    dear = counter.pushed + DEAR_PUSHES
+    for step in walk.steps[:_BELOW_POINTS]:
+        more.append((step, counter.at(step)))
+        if counter.pushed > dear:
+            break
+    return tuple(CurvePoint(step, opened.events) for step, opened in kept + more)
+
+
+def _message(threshold: float, rate: Rate, budget: float, held_out: _HeldOut | None) -> str:
+    days = rate.hours / 24
+    low, high = (24 * bound for bound in rate.interval or (0.0, 0.0))
+    opened = f"{_counted(rate.events)} in {_length(days)}"
+    if rate.events / days > budget:
+        return (
+            f"even a threshold of {threshold:.4f} opens {opened}, {rate.events / days:.3g} a day: "
+            f"no threshold keeps within {budget:g} a day here"
+        )
+    if not rate.measurable(budget / 24):
+        return (
+            f"too short to know: {budget:g} a day takes {_length(MEASURABLE_EVENTS / budget)} "
+            f"of footage; at {threshold:.4f} it opens {opened}, "
+            f"so it is at most {high:.3g} a day (95%)"
+        )
+    later = (
+        f"; learnt from the first half alone, it would open {_counted(held_out.events)} "
+        f"in the second ({held_out.per_day:.3g} a day)"
+        if held_out is not None
+        else ""
+    )
+    return (
+        f"{threshold:.4f} opens {opened}: {rate.events / days:.3g} a day, "
+        f"95% interval {low:.3g} to {high:.3g}{later}"
+    )
+
+
+def _counted(events: int) -> str:
+    return f"{events or 'no'} event{'' if events == 1 else 's'}"
+
+
+def _length(days: float) -> str:
+    return f"{days:.1f} days" if days >= 2 else f"{24 * days:.1f} hours"
