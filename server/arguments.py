@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from server.calibrate_cli import add_calibrate
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -53,6 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_push(commands)
     _add_model(commands)
     _add_backtest(commands)
+    add_calibrate(commands, _add_client_flags)
     return parser.parse_args(arguments)
 
 

@@ -194,6 +194,13 @@ def _backtest(options: argparse.Namespace) -> int:
         return run_backtest_command(options.directory, options.bundle, as_json=options.json)
 
 
+def _calibrate(options: argparse.Namespace) -> int:
+    from server.calibrate_cli import run
+
+    with _one_line_errors():
+        return _asked(options, lambda client: run(options, client))
+
+
 def _demo(options: argparse.Namespace) -> int:
     from server.demo.command import run
 
@@ -324,4 +331,5 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "push": _push,
     "model": _model,
     "backtest": _backtest,
+    "calibrate": _calibrate,
 }
