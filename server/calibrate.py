@@ -93,13 +93,16 @@ class EventCounter:
     def __init__(self, series: ScoreSeries, policy_at: PolicyAt) -> None:
         self._series = series
         self._policy_at = policy_at
-        # Dropped windows reach no threshold.
-        self._scores = np.where(np.isnan(series.scores), -1.0, series.scores)
+        # Dropped windows reach no threshold, but close nothing either.
+        self._dropped = np.isnan(series.scores)
+        self._scores = np.where(self._dropped, -1.0, series.scores)
+        known = np.where(self._dropped, -1, np.arange(len(series)))
+        self._known_before = np.maximum.accumulate(np.concatenate([[-1], known[:-1]]))
         self._unbroken = np.cumsum(series.after_gap)
         lengths = series.end_seconds - series.start_seconds
         # Windows are judged as a whole: one may begin within a gap and end beyond it.
         self._slack_seconds = 2 * float(lengths.max(initial=0.0))
-        self._known: dict[tuple[int, int, int, int], Opened] = {}
+        self._pushed_before: dict[tuple[int, int, int, int], Opened] = {}
         self.pushed = 0  # windows so far
 
     def at(self, threshold: float) -> Opened:
@@ -113,16 +116,17 @@ class EventCounter:
         total = Opened()
         for first, last, counts in _stretches(high, active, self._breaks(active, reach_seconds)):
             key = (first, last, *counts)
-            if key not in self._known:
-                self._known[key] = self._push(policy, first, last, reach_seconds)
-            total += self._known[key]
+            if key not in self._pushed_before:
+                self._pushed_before[key] = self._push(policy, first, last, reach_seconds)
+            total += self._pushed_before[key]
         return total
 
     def _breaks(self, active: Indices, reach_seconds: float) -> Indices:
         """Places in `active` at which no event can still be open from before."""
         before, after = active[:-1], active[1:]
-        silent = self._series.start_seconds[after] - self._series.end_seconds[before]
-        apart = (silent > reach_seconds) & (after - before > 1)
+        low = self._known_before[after]  # the last window that may have closed it
+        silent = self._series.start_seconds[low] - self._series.end_seconds[before]
+        apart = (low > before) & (silent > reach_seconds)
         return np.flatnonzero(apart | (self._unbroken[before] != self._unbroken[after])) + 1
 
     def _push(self, policy: AlertPolicy, first: int, last: int, reach_seconds: float) -> Opened:
@@ -132,7 +136,8 @@ class EventCounter:
         changes = []
         for index in range(first, len(series)):
             if index > last and (
-                series.after_gap[index] or series.start_seconds[index] > until_seconds
+                series.after_gap[index]
+                or (not self._dropped[index] and series.start_seconds[index] > until_seconds)
             ):
                 break
             changes += machine.push(series.span(index))
