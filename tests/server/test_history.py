@@ -1,0 +1,250 @@
+"""The past of the scores: what was taken comes back, within its bounds, and never waits."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.alerts import ScoredSpan
+from server.history import MAX_WAITING_WINDOWS, HistoryLimits, ScoreHistory
+from server.series import ScoreSeries
+from server.store.database import Database
+from server.store.history import HistoryStore, pack, unpack
+from server.store.streams import StreamStore
+from server.streams import SourceUrl, StreamConfig
+
+BUNDLE, OTHER = "ab" * 32, "cd" * 32
+WINDOW_SECONDS = 1.28
+ROUNDED = 0.5 / 65535
+
+
+def spans(
+    count: int, *, first: int = 0, gap: bool = True, start: float = 1.7e9
+) -> list[ScoredSpan]:
+    """Windows that follow each other; every tenth was dropped."""
+    return [
+        ScoredSpan(
+            index,
+            start + index * WINDOW_SECONDS,
+            start + index * WINDOW_SECONDS + 1.2,
+            None if index % 10 == 9 else (index % 97) / 97,
+            after_gap=gap and index == first,
+        )
+        for index in range(first, first + count)
+    ]
+
+
+def assert_same(found: ScoreSeries, wanted: list[ScoredSpan]) -> None:
+    series = ScoreSeries.of(wanted)
+    assert len(found) == len(series)
+    np.testing.assert_allclose(found.start_seconds, series.start_seconds, atol=0.0006)
+    np.testing.assert_allclose(found.end_seconds, series.end_seconds, atol=0.0006)
+    np.testing.assert_allclose(found.scores, series.scores, atol=ROUNDED)
+    np.testing.assert_array_equal(found.after_gap, series.after_gap)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def database(file: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{file}")
+    store = StreamStore(database)
+    for name in ("door", "yard"):
+        store.save(StreamConfig(name, SourceUrl("push://")), 1.0)
+    yield database
+    database.close()
+
+
+def until(wanted: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not wanted():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 60), st.floats(0, 200), st.none() | st.floats(0, 1), st.booleans()),
+        min_size=1,
+        max_size=60,
+    ),
+    st.floats(0, 2e9),
+)
+def test_packed_windows_come_back_to_a_tick(windows, origin) -> None:
+    now, made = origin, []
+    for pause, length, score, gap in windows:
+        made.append(ScoredSpan(0, now + pause, now + pause + length, score, gap))
+        now += pause + length
+    found, wanted = unpack(pack(ScoreSeries.of(made))), ScoreSeries.of(made)
+    tick = max(0.001, 200 / 65000)
+    np.testing.assert_allclose(found.start_seconds, wanted.start_seconds, atol=tick)
+    np.testing.assert_allclose(found.end_seconds, wanted.end_seconds, atol=tick)
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=ROUNDED * 1.001)
+    np.testing.assert_array_equal(found.after_gap, wanted.after_gap)
+
+
+def test_a_day_of_a_camera_takes_less_than_four_bytes_a_window() -> None:
+    windows = 67_500
+    noise = np.random.default_rng(0).random(windows)
+    series = ScoreSeries.regular(WINDOW_SECONDS, noise)
+    packed = sum(len(pack(series.part(at, at + 2048))) for at in range(0, windows, 2048))
+    assert packed / windows < 4
+
+
+@pytest.mark.parametrize(
+    "packed", [b"", b"\x01" * 40, b"\x09" + pack(ScoreSeries.of(spans(3)))[1:]]
+)
+def test_bytes_that_are_no_windows_are_told_so(packed: bytes) -> None:
+    with pytest.raises(ValueError, match="packed run"):
+        unpack(packed)
+
+
+def test_what_was_taken_comes_back_in_order_and_after_a_restart(database: Database) -> None:
+    taken = spans(5000)
+    for begin, end in ((0, 3000), (3000, 5000)):
+        history = ScoreHistory(database, BUNDLE, HistoryLimits())
+        history.start()
+        for span in taken[begin:end]:
+            history.add("door", span)
+        assert_same(history.read("door", None), taken[:end])
+        history.stop()
+    assert len(ScoreHistory(database, OTHER, HistoryLimits()).read("door", None)) == 0
+
+
+def test_a_clock_that_is_set_begins_another_chunk_and_loses_nothing(database: Database) -> None:
+    history = ScoreHistory(database, BUNDLE, HistoryLimits())
+    taken = spans(50) + spans(50, start=0.0, gap=False) + spans(50, start=3e9, gap=False)
+    for span in taken:
+        history.add("door", span)
+    assert_same(history.read("door", None), taken)
+
+
+def test_a_flush_needs_nobody_to_ask_for_it(database: Database) -> None:
+    history = ScoreHistory(database, BUNDLE, HistoryLimits(flush_seconds=0.05))
+    history.start()
+    for span in spans(20):
+        history.add("door", span)
+    until(lambda: len(HistoryStore(database).read("door", BUNDLE, 0.0)) == 20)
+    history.stop()
+
+
+def test_chunks_grow_in_place_and_not_in_number(database: Database, file: Path) -> None:
+    history = ScoreHistory(database, BUNDLE, HistoryLimits())
+    for first in range(0, 3000, 50):
+        for span in spans(50, first=first, gap=first == 0):
+            history.add("door", span)
+        history.flush()
+    assert rows(file) == 2
+    assert_same(history.read("door", None), spans(3000))
+
+
+def rows(file: Path) -> int:
+    with sqlite3.connect(file) as connection:
+        count = connection.execute("select count(*) from score_history").fetchone()[0]
+    connection.close()
+    return int(count)
+
+
+def test_the_past_is_trimmed_by_age_and_by_bytes_of_each_stream(
+    database: Database, file: Path
+) -> None:
+    store = HistoryStore(database)
+    history = ScoreHistory(database, BUNDLE, HistoryLimits())
+    for name, count in (("door", 10_000), ("yard", 100)):
+        for span in spans(count):
+            history.add(name, span)
+    history.flush()
+    chunks = rows(file)
+    assert store.trim(0.0, 10**9) == 0
+    half = len(pack(ScoreSeries.of(spans(2048)))) * 5 // 2
+    assert store.trim(0.0, half) == chunks - rows(file) > 0
+    kept = store.read("door", BUNDLE, 0.0)
+    assert 0 < len(kept) < 10_000
+    assert kept.end_seconds[-1] == pytest.approx(spans(10_000)[-1].end_seconds, abs=0.001)
+    assert len(store.read("yard", BUNDLE, 0.0)) == 100
+    store.trim(time.time() + 1, 10**9)
+    assert rows(file) == 0
+
+
+def test_a_forgotten_stream_leaves_nothing_and_others_stay(database: Database) -> None:
+    history = ScoreHistory(database, BUNDLE, HistoryLimits())
+    for name in ("door", "yard"):
+        for span in spans(100):
+            history.add(name, span)
+    history.flush()
+    history.add("door", spans(1)[0])
+    history.forget("door")
+    assert len(history.read("door", None)) == 0
+    assert_same(history.read("yard", None), spans(100))
+
+
+def test_a_start_deletes_what_outlived_its_stream(database: Database) -> None:
+    history = ScoreHistory(database, BUNDLE, HistoryLimits())
+    for name in ("door", "ghost"):
+        for span in spans(10):
+            history.add(name, span)
+    history.flush()
+    later = ScoreHistory(database, BUNDLE, HistoryLimits())
+    later.start()
+    assert len(later.read("ghost", None)) == 0
+    assert len(later.read("door", None)) == 10
+    later.stop()
+
+
+def test_a_store_that_fails_costs_history_and_nothing_else(
+    database: Database, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dropped: list[None] = []
+    history = ScoreHistory(
+        database, BUNDLE, HistoryLimits(), count_dropped=lambda: dropped.append(None)
+    )
+    rename(file, "score_history", "away")
+    coming = iter(spans(3 * (MAX_WAITING_WINDOWS // 2)))
+    with caplog.at_level(logging.INFO, "server.history"):
+        for _ in range(3):
+            for span in islice(coming, MAX_WAITING_WINDOWS // 2):
+                history.add("door", span)
+            history.flush()
+            history.flush()
+        assert len(caplog.messages) == 1
+        assert caplog.messages[0].startswith("scores are not kept for now: store ")
+        assert 0 < len(dropped) < MAX_WAITING_WINDOWS
+        rename(file, "away", "score_history")
+        history.flush()
+    assert caplog.messages[1] == f"scores are kept again; {len(dropped)} windows were lost"
+    kept = len(history.read("door", None))
+    assert kept == 3 * (MAX_WAITING_WINDOWS // 2) - len(dropped)
+
+
+def rename(file: Path, old: str, new: str) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute(f"alter table {old} rename to {new}")
+    connection.close()
+
+
+def test_taking_a_score_never_waits_for_the_store(database: Database) -> None:
+    history = ScoreHistory(database, BUNDLE, HistoryLimits(flush_seconds=0.01))
+    history.start()
+    with database.transaction():  # nobody else writes now
+        worker = threading.Thread(
+            target=lambda: [history.add("door", span) for span in spans(10_000)]
+        )
+        worker.start()
+        worker.join(5)
+        assert not worker.is_alive()
+    history.stop()
+    assert len(history.read("door", None)) == 10_000
