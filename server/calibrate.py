@@ -8,6 +8,7 @@ scores with two thresholds and rests once scores stayed low for the merge gap.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -121,6 +122,23 @@ class EventCounter:
             total += self._pushed_before[key]
         return total
 
+    def surely_open_seconds(self, threshold: float) -> float:
+        """At least so long events are open, told without a push.
+
+        Counts from a window that opens as long as every window reaches the close threshold.
+        """
+        policy = self._policy_at(threshold)
+        high = np.flatnonzero(self._scores >= policy.open_threshold)
+        if not len(high):
+            return 0.0
+        active = np.flatnonzero(self._scores >= policy.close_threshold)
+        breaks = self._breaks(active, -math.inf)
+        lasting = (
+            float(self._series.end_seconds[last] - self._series.start_seconds[first])
+            for first, last, _ in _stretches(high, active, breaks)
+        )
+        return sum(seconds for seconds in lasting if seconds >= policy.min_duration_seconds)
+
     def _breaks(self, active: Indices, reach_seconds: float) -> Indices:
         """Places in `active` at which no event can still be open from before."""
         before, after = active[:-1], active[1:]
@@ -210,7 +228,7 @@ def calibrate(series: ScoreSeries, question: Question) -> Calibration:
         made_seconds=question.asked_seconds,
         reference=tuple(int(count) for count in series.histogram()),
         held_out_per_day=held_out.per_day if held_out is not None else None,
-        curve=_curve(walk, counter),
+        curve=_curve(walk, counter, MAX_OPEN_SHARE * days * _DAY_SECONDS),
     )
 
 
@@ -233,25 +251,25 @@ def _walk(series: ScoreSeries, counter: EventCounter, question: Question) -> _Wa
     watched_seconds = float(series.watched_seconds().sum())
     expected = question.false_alarms_per_day * watched_seconds / _DAY_SECONDS
 
-    def is_within(opened: Opened) -> bool:
+    most_seconds = MAX_OPEN_SHARE * watched_seconds
+    seen: dict[float, Opened] = {}
+
+    def is_within(step: float) -> bool:
+        if counter.surely_open_seconds(step) > most_seconds:
+            return False
+        seen[step] = opened = counter.at(step)
         # Days are sums over windows, which may end just below a round number.
-        return (
-            opened.events + 1 <= expected * (1 + 1e-9)
-            and opened.seconds <= MAX_OPEN_SHARE * watched_seconds
-        )
+        return opened.events + 1 <= expected * (1 + 1e-9) and opened.seconds <= most_seconds
 
     scores = series.known()
     usable = scores[scores >= max(question.lowest_threshold, SCORE_STEP)]
     over_all = max(float(usable.max(initial=0.0)) + SCORE_STEP, question.lowest_threshold)
     best, steps = min(1.0, over_all), _falling(usable)
-    seen = {best: counter.at(best)}
-    broken = _first_broken(steps, counter, is_within, seen)
-    if broken is not None:
-        # The steps are a selection: look at what lies between the last two as well.
-        best = min(step for step in seen if step > broken or step == best)
-        between = _falling(usable[(usable > broken) & (usable < best)])
-        _first_broken(between, counter, is_within, seen)
-    best = min([best, *(step for step in seen if is_within(seen[step]))])
+    seen[best] = counter.at(best)
+    best, broken = _descent(steps, best, counter, is_within)
+    # The steps are a selection: look at what lies between the last two as well.
+    between = _falling(usable[(usable > broken) & (usable < best)]) if broken else []
+    best, _ = _descent(between, best, counter, is_within)
     falling = sorted(seen.items(), reverse=True)
     lowest = falling[-1][0]
     return _Walk(best, tuple(falling), tuple(step for step in steps if step < lowest))
@@ -261,23 +279,19 @@ def _falling(scores: Floats) -> list[float]:
     return candidate_thresholds(scores, MAX_CANDIDATES)[::-1] if len(scores) else []
 
 
-def _first_broken(
-    steps: list[float],
-    counter: EventCounter,
-    is_within: Callable[[Opened], bool],
-    seen: dict[float, Opened],
-) -> float | None:
-    """Try steps until one breaks the budget; None where none does."""
+def _descent(
+    steps: list[float], best: float, counter: EventCounter, is_within: Callable[[float], bool]
+) -> tuple[float, float | None]:
+    """The lowest step within the budget, and the first that breaks it, None where none does."""
     place, stride, dear = 0, 1, counter.pushed + DEAR_PUSHES
     while place < len(steps):
-        step = steps[place]
-        seen[step] = counter.at(step)
-        if not is_within(seen[step]):
-            return step
+        if not is_within(steps[place]):
+            return best, steps[place]
+        best = steps[place]
         if counter.pushed > dear:
             stride, dear = 2 * stride, counter.pushed + DEAR_PUSHES
         place += stride
-    return None
+    return best, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,16 +315,16 @@ def _held_out(series: ScoreSeries, question: Question) -> _HeldOut | None:
     return _HeldOut(EventCounter(second, question.policy_at).at(threshold).events, days)
 
 
-def _curve(walk: _Walk, counter: EventCounter) -> tuple[CurvePoint, ...]:
+def _curve(walk: _Walk, counter: EventCounter, most_seconds: float) -> tuple[CurvePoint, ...]:
     """Thinned down to the choice, and some steps on: far below, all is one event."""
     places = np.linspace(0, len(walk.seen) - 1, min(len(walk.seen), _CURVE_POINTS)).astype(int)
     kept = [walk.seen[place] for place in places]
     more = []
     dear = counter.pushed + DEAR_PUSHES
     for step in walk.steps[:_BELOW_POINTS]:
-        more.append((step, counter.at(step)))
-        if counter.pushed > dear:
+        if counter.pushed > dear or counter.surely_open_seconds(step) > most_seconds:
             break
+        more.append((step, counter.at(step)))
     return tuple(CurvePoint(step, opened.events) for step, opened in kept + more)
 
 
