@@ -1,23 +1,19 @@
 """From a budget of false alarms to the open threshold that keeps within it; pure.
 
 Everything in the footage counts as normal, so every event that opens is a false
-alarm. What opens is counted with the alert machine itself, under the policy that the
-stream would have at each threshold: nothing here knows its rules but that it compares
-scores with two thresholds and rests once scores stayed low for the merge gap.
+alarm; what opens is counted by `server.opening`, with the alert machine itself.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from server.alerts import AlertMachine, AlertPolicy
 from server.calibration import Calibration, CalibrationError, CurvePoint
 from server.metrics import MEASURABLE_EVENTS, Rate
+from server.opening import EventCounter, Opened, PolicyAt
 from server.operating import candidate_thresholds
 from server.series import Floats, ScoreSeries
 
@@ -43,9 +39,6 @@ _CURVE_POINTS = 60
 _BELOW_POINTS = 10
 _DAY_SECONDS = 86_400.0
 
-Indices = npt.NDArray[np.intp]
-PolicyAt = Callable[[float], AlertPolicy]
-
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -64,125 +57,6 @@ class Question:
     false_alarms_per_day: float
     asked_seconds: float
     lowest_threshold: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What a threshold opens in some footage.
-
-    Attributes:
-        events: alerts that opened; one that is split counts as often as it reaches somebody.
-        seconds: from their start to their end, together.
-    """
-
-    events: int = 0
-    seconds: float = 0.0
-
-    def __add__(self, other: Opened) -> Opened:
-        return Opened(self.events + other.events, self.seconds + other.seconds)
-
-
-class EventCounter:
-    """Counts what the alert machine opens in one series, at many thresholds.
-
-    Only windows that can matter are pushed: from one that reaches the open threshold to
-    where scores have stayed below the close threshold for longer than the merge gap. And
-    since a machine does nothing with a score but compare it, a stretch in which the same
-    windows reach both thresholds as before needs no second push.
-    """
-
-    def __init__(self, series: ScoreSeries, policy_at: PolicyAt) -> None:
-        self._series = series
-        self._policy_at = policy_at
-        # Dropped windows reach no threshold, but close nothing either.
-        self._dropped = np.isnan(series.scores)
-        self._scores = np.where(self._dropped, -1.0, series.scores)
-        known = np.where(self._dropped, -1, np.arange(len(series)))
-        self._known_before = np.maximum.accumulate(np.concatenate([[-1], known[:-1]]))
-        self._unbroken = np.cumsum(series.after_gap)
-        lengths = series.end_seconds - series.start_seconds
-        # Windows are judged as a whole: one may begin within a gap and end beyond it.
-        self._slack_seconds = 2 * float(lengths.max(initial=0.0))
-        self._pushed_before: dict[tuple[int, int, int, int], Opened] = {}
-        self.pushed = 0  # windows so far
-
-    def at(self, threshold: float) -> Opened:
-        """What opens at an open threshold."""
-        policy = self._policy_at(threshold)
-        reach_seconds = getattr(policy, "merge_gap_seconds", 0.0) + self._slack_seconds
-        high = np.flatnonzero(self._scores >= policy.open_threshold)
-        if not len(high):
-            return Opened()
-        active = np.flatnonzero(self._scores >= policy.close_threshold)
-        total = Opened()
-        for first, last, counts in _stretches(high, active, self._breaks(active, reach_seconds)):
-            key = (first, last, *counts)
-            if key not in self._pushed_before:
-                self._pushed_before[key] = self._push(policy, first, last, reach_seconds)
-            total += self._pushed_before[key]
-        return total
-
-    def surely_open_seconds(self, threshold: float) -> float:
-        """At least so long events are open, told without a push.
-
-        Counts from a window that opens as long as every window reaches the close threshold.
-        """
-        policy = self._policy_at(threshold)
-        high = np.flatnonzero(self._scores >= policy.open_threshold)
-        if not len(high):
-            return 0.0
-        active = np.flatnonzero(self._scores >= policy.close_threshold)
-        breaks = self._breaks(active, -math.inf)
-        lasting = (
-            float(self._series.end_seconds[last] - self._series.start_seconds[first])
-            for first, last, _ in _stretches(high, active, breaks)
-        )
-        return sum(seconds for seconds in lasting if seconds >= policy.min_duration_seconds)
-
-    def _breaks(self, active: Indices, reach_seconds: float) -> Indices:
-        """Places in `active` at which no event can still be open from before."""
-        before, after = active[:-1], active[1:]
-        low = self._known_before[after]  # the last window that may have closed it
-        silent = self._series.start_seconds[low] - self._series.end_seconds[before]
-        apart = (low > before) & (silent > reach_seconds)
-        return np.flatnonzero(apart | (self._unbroken[before] != self._unbroken[after])) + 1
-
-    def _push(self, policy: AlertPolicy, first: int, last: int, reach_seconds: float) -> Opened:
-        series = self._series
-        machine = AlertMachine("", "", policy)
-        until_seconds = series.end_seconds[last] + reach_seconds
-        changes = []
-        for index in range(first, len(series)):
-            if index > last and (
-                series.after_gap[index]
-                or (not self._dropped[index] and series.start_seconds[index] > until_seconds)
-            ):
-                break
-            changes += machine.push(series.span(index))
-            self.pushed += 1
-        changes += machine.finish()
-        closed = [alert for alert in changes if alert.is_closed]
-        return Opened(
-            events=len(changes) - len(closed),
-            seconds=sum(alert.end_seconds - alert.start_seconds for alert in closed),
-        )
-
-
-def _stretches(
-    high: Indices, active: Indices, breaks: Indices
-) -> Iterator[tuple[int, int, tuple[int, int]]]:
-    """First window that opens, last active one, and how many of both kinds, each stretch."""
-    edges = np.concatenate([[0], breaks, [len(active)]])
-    lasts = active[edges[1:] - 1]
-    # A stretch begins to matter with its first window over the open threshold.
-    stretch_of = np.searchsorted(lasts, high)
-    found, places = np.unique(stretch_of, return_index=True)
-    highs = np.diff(np.append(places, len(high)))
-    firsts = high[places]
-    actives = edges[found + 1] - np.searchsorted(active, firsts)
-    rows = zip(firsts, lasts[found], highs, actives, strict=True)
-    for first, last, count_high, count_active in rows:
-        yield int(first), int(last), (int(count_high), int(count_active))
 
 
 def calibrate(series: ScoreSeries, question: Question) -> Calibration:
@@ -316,9 +190,18 @@ def _held_out(series: ScoreSeries, question: Question) -> _HeldOut | None:
 
 
 def _curve(walk: _Walk, counter: EventCounter, most_seconds: float) -> tuple[CurvePoint, ...]:
-    """Thinned down to the choice, and some steps on: far below, all is one event."""
-    places = np.linspace(0, len(walk.seen) - 1, min(len(walk.seen), _CURVE_POINTS)).astype(int)
-    kept = [walk.seen[place] for place in places]
+    """Where the count changes down to the choice, and some steps on; thinned."""
+    counts = [opened.events for _, opened in walk.seen]
+    edges = [
+        place
+        for place, count in enumerate(counts)
+        if {count} != set(counts[max(0, place - 1) : place + 2])
+        or walk.seen[place][0] == walk.threshold
+    ]
+    places = np.linspace(0, len(edges) - 1, min(len(edges), _CURVE_POINTS)).astype(int)
+    kept = [walk.seen[edges[place]] for place in places]
+    kept += [pair for pair in walk.seen if pair[0] == walk.threshold and pair not in kept]
+    kept.sort(key=lambda pair: -pair[0])
     more = []
     dear = counter.pushed + DEAR_PUSHES
     for step in walk.steps[:_BELOW_POINTS]:
@@ -334,29 +217,33 @@ def _message(threshold: float, rate: Rate, budget: float, held_out: _HeldOut | N
     opened = f"{_counted(rate.events)} in {_length(days)}"
     if rate.events / days > budget:
         return (
-            f"even a threshold of {threshold:.4f} opens {opened}, {rate.events / days:.3g} a day: "
-            f"no threshold keeps within {budget:g} a day here"
+            f"even a threshold of {threshold:.4f} opens {opened}, {_rate(rate.events / days)} "
+            f"a day: no threshold keeps within {budget:g} a day here"
         )
     if not rate.measurable(budget / 24):
         return (
             f"too short to know: {budget:g} a day takes {_length(MEASURABLE_EVENTS / budget)} "
             f"of footage; at {threshold:.4f} it opens {opened}, "
-            f"so it is at most {high:.3g} a day (95%)"
+            f"so it is at most {_rate(high)} a day (95%)"
         )
     later = (
         f"; learnt from the first half alone, it would open {_counted(held_out.events)} "
-        f"in the second ({held_out.per_day:.3g} a day)"
+        f"in the second ({_rate(held_out.per_day)} a day)"
         if held_out is not None
         else ""
     )
     return (
-        f"{threshold:.4f} opens {opened}: {rate.events / days:.3g} a day, "
-        f"95% interval {low:.3g} to {high:.3g}{later}"
+        f"{threshold:.4f} opens {opened}: {_rate(rate.events / days)} a day, "
+        f"95% interval {_rate(low)} to {_rate(high)}{later}"
     )
 
 
 def _counted(events: int) -> str:
     return f"{events or 'no'} event{'' if events == 1 else 's'}"
+
+
+def _rate(per_day: float) -> str:
+    return f"{per_day:.3g}" if per_day < 1000 else f"{per_day:,.0f}"
 
 
 def _length(days: float) -> str:

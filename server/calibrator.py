@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from server.alerts import AlertPolicy
-from server.calibrate import EventCounter, Question, calibrate
+from server.calibrate import Question, calibrate
 from server.calibration import Calibration, CalibrationAsk, CalibrationError
 from server.drift import proposal, stability_index
 from server.history import ScoreHistory
+from server.opening import EventCounter
 from server.series import ScoreSeries
 from server.store.calibrations import CalibrationStore
 from server.store.database import Database, StoreError

@@ -22,6 +22,8 @@ from tests.support.serving import ServerProcess
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.watching import wait_for
 
+pytestmark = pytest.mark.long
+
 WINDOW = 16
 FRAME_SECONDS = 0.1
 DARK, BRIGHT = 20, 120

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.alerts import AlertMachine, AlertPolicy
-from server.calibrate import EventCounter, Opened, Question, calibrate
+from server.calibrate import Question, calibrate
 from server.calibration import Calibration, CalibrationError
+from server.opening import EventCounter, Opened
 from server.series import ScoreSeries
 
 DAY_SECONDS = 86_400.0
