@@ -13,19 +13,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from server.contract import WindowSpec
 from server.ingest.events import IngestEvent, StatusChanged, WorkerLoss
 from server.ingest.messages import (
     Acknowledge,
     Command,
+    DirectEvidence,
     Envelope,
     FeedStream,
     StartStream,
     StopStream,
+    TuneStream,
     WorkerSetup,
 )
+from server.ingest.orders import EvidenceLost, EvidenceOrder, EvidenceReport
 from server.ingest.process import WorkerProcess
 from server.ingest.recycling import MemoryJudge, Verdict
 from server.ingest.settings import IngestSettings
@@ -93,7 +96,8 @@ class IngestPool:
 
     Every method is thread-safe and returns at once: what takes time happens in
     a supervisor thread. `on_event` is called from reader threads, one a worker,
-    and from the supervisor thread; never for one stream from two at a time. It
+    and from the supervisor thread; never for one stream from two at a time, but
+    for reports of evidence. It
     must return quickly, must not raise, and must not wait for a thread that is
     calling `update` or `remove` for the same stream. A `file://` stream and a
     lossless push send their next windows only as `acknowledge` is called.
@@ -166,9 +170,10 @@ class IngestPool:
         with stream.delivery:
             if not stream.generation:
                 raise KeyError(config.stream_id)  # removed meanwhile
-            same = replace(config, open_threshold=stream.config.open_threshold) == stream.config
+            same = _source_of(config) == _source_of(stream.config)
             stream.config = config
             if same and not stream.at_rest:
+                self._order(stream, TuneStream(stream.generation, config))
                 return
             self._order_stop(stream)
             stream.generation = next(self._generations)
@@ -203,6 +208,18 @@ class IngestPool:
         stream = self._streams.get(stream_id)
         if stream is not None:
             self._order(stream, Acknowledge(stream.generation))
+
+    def direct(self, stream_id: str, order: EvidenceOrder) -> bool:
+        """Have a stream's worker do something about an alert's evidence.
+
+        Returns:
+            Whether there is such a stream; what the worker makes of it, an event tells.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return False
+        self._order(stream, DirectEvidence(stream.generation, order))
+        return True
 
     def stop(self, timeout_seconds: float = 2.0) -> None:
         """End all streams and workers; no process is left behind.
@@ -328,6 +345,7 @@ class IngestPool:
             streams = [one for one in self._streams.values() if one.slot is slot]
         for stream in streams:
             self._tell_lost(stream, f"its decode process {what} and is being replaced")
+            self._on_event(EvidenceLost(stream.config.stream_id))
 
     def _respawn_wait_seconds(self, slot: _Slot, loss: WorkerLoss) -> float:
         if loss is WorkerLoss.MEMORY:
@@ -349,7 +367,10 @@ class IngestPool:
             )
             self._deliver(Envelope(stream.generation, event))
 
-    def _deliver(self, envelope: Envelope) -> None:
+    def _deliver(self, envelope: Envelope | EvidenceReport) -> None:
+        if isinstance(envelope, EvidenceReport):
+            self._on_event(envelope)  # whatever became of the stream: the files are there
+            return
         stream = self._streams.get(envelope.event.stream_id)
         if stream is None:
             return
@@ -381,6 +402,11 @@ class IngestPool:
             if slot.worker is not None:
                 slot.worker.destroy()
                 slot.worker = None
+
+
+def _source_of(config: StreamConfig) -> tuple[object, ...]:
+    """What a worker opens; the rest can change while it runs."""
+    return config.url, config.mode, config.transport
 
 
 def _start_of(stream: _Stream) -> StartStream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from server.evidence.rules import EvidenceRules
 from server.ingest.access import AccessPolicy
 
 HEARTBEAT_SECONDS = 0.5
@@ -29,6 +30,7 @@ class IngestSettings:
         worker_memory_mb: a worker that holds more, resident or swapped out, in 10^6 bytes,
             is replaced.
         access: which sources may be opened.
+        evidence: what is kept of the pictures around an alert; nothing by default.
     """
 
     workers: int = 2
@@ -41,6 +43,7 @@ class IngestSettings:
     max_pixels: int = MAX_PIXELS
     worker_memory_mb: int = 2048
     access: AccessPolicy = field(default_factory=AccessPolicy)
+    evidence: EvidenceRules = field(default_factory=EvidenceRules)
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 64:

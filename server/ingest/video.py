@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import av.container
@@ -27,6 +27,8 @@ from server.windows import MIN_GAP_SECONDS, SourceFrame, Window, WindowAssembler
 
 MAX_CLOCK_ERROR_SECONDS = 600.0
 """A camera's clock that is further off is not set (1970, or another time zone)."""
+
+PacketTaker = Callable[["av.Packet[Any]", float, float], None]
 
 # Packets in flight inside a decoder: H.264 allows 16 reference frames.
 _ARRIVALS_KEPT = 64
@@ -99,7 +101,7 @@ def video_stream(container: av.container.InputContainer, name: str) -> av.video.
 def decode(
     container: av.container.InputContainer,
     stream: av.video.VideoStream,
-    on_packet: Callable[[float], None] | None = None,
+    on_packet: PacketTaker | None = None,
 ) -> Iterator[SourceFrame[av.VideoFrame]]:
     """Frames of `stream` in presentation order, until the source ends.
 
@@ -109,8 +111,8 @@ def decode(
     Args:
         container: an open source.
         stream: its video stream.
-        on_packet: called after each packet with the seconds its decoding took;
-            what it raises ends the iteration.
+        on_packet: called with each packet once it was decoded, its UTC capture time and the
+            seconds that decoding took; what it raises ends the iteration.
 
     Raises:
         av.error.FFmpegError: the source failed; a corrupt packet alone is skipped.
@@ -131,7 +133,7 @@ def decode(
         except av.error.InvalidDataError:
             frames = []
         if on_packet is not None:
-            on_packet(time.monotonic() - arrival_seconds)
+            on_packet(packet, capture_seconds, time.monotonic() - arrival_seconds)
         for frame in frames:
             if frame.pts is None or frame.time is None:
                 continue
@@ -143,7 +145,7 @@ def decode(
 def decode_file(
     container: av.container.InputContainer,
     name: str,
-    on_packet: Callable[[float], None] | None = None,
+    on_packet: PacketTaker | None = None,
 ) -> Iterator[SourceFrame[av.VideoFrame]]:
     """Frames of a recorded clip, in presentation order.
 
