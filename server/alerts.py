@@ -161,6 +161,11 @@ class AlertMachine:
     _announced: bool = field(default=False, init=False)
     _seen_until_seconds: float | None = field(default=None, init=False)
 
+    @property
+    def event(self) -> Alert | None:
+        """What is an alert or may become one; None while scores are low."""
+        return self._event
+
     def push(self, span: ScoredSpan) -> list[Alert]:
         """Take the next window of the stream.
 

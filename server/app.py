@@ -15,6 +15,7 @@ from server.bundle import Bundle, load_bundle
 from server.contract import WINDOW_FRAMES
 from server.engine.choice import Engine, EngineChoice, load_engine
 from server.engine.plans import Batches
+from server.evidence.keeper import EvidenceKeeper
 from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
@@ -130,7 +131,8 @@ class App:
             camera_networks=settings.access.camera_networks,
             listen_networks=settings.access.listen_networks,
         )
-        ingest = IngestSettings(**settings.ingest.model_dump(), access=access)
+        evidence = settings.evidence.to_rules(settings.store.url)
+        ingest = IngestSettings(**settings.ingest.model_dump(), access=access, evidence=evidence)
         watchers = (settings.grpc.watch_backlog, settings.grpc.max_watchers)
         return Supervisor(
             detector,
@@ -149,6 +151,7 @@ class App:
             ),
             store=StreamStore(database),
             telemetry=self._telemetry,
+            keeper=EvidenceKeeper(evidence, self._telemetry),
             hubs=(Hub(*watchers), Hub(*watchers)),
             make_pool=lambda take: IngestPool(
                 ingest, manifest.window, manifest.preprocess, take, self._telemetry.worker_lost

@@ -51,6 +51,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_streams(commands)
     _add_watch(commands)
     _add_push(commands)
+    _add_alerts(commands)
     _add_model(commands)
     _add_backtest(commands)
     return parser.parse_args(arguments)
@@ -106,6 +107,7 @@ def _add_streams(commands: Commands) -> None:
     update.add_argument(
         "--bundle-threshold", action="store_true", help="go back to the bundle's threshold"
     )
+    update.add_argument("--no-masks", action="store_true", help="let the detector see everything")
     update.set_defaults(command="streams update")
     for name, text in (("get", "show one stream"), ("remove", "stop and forget a stream")):
         action = actions.add_parser(name, help=text)
@@ -132,6 +134,10 @@ def _add_source_flags(parser: argparse.ArgumentParser) -> None:
         help="read the password of rtsp://USER@HOST/PATH from standard input, since arguments "
         "can be seen by others on this machine",
     )
+    # Only here: that module takes its error from this one.
+    from server.commands.evidence import add_evidence_flags
+
+    add_evidence_flags(parser)
 
 
 def _add_watch(commands: Commands) -> None:
@@ -163,6 +169,18 @@ def _add_push(commands: Commands) -> None:
     )
     _add_client_flags(push)
     push.set_defaults(command="push")
+
+
+def _add_alerts(commands: Commands) -> None:
+    alerts = commands.add_parser("alerts", help="save the evidence of alerts")
+    actions = alerts.add_subparsers(title="actions", required=True, metavar="ACTION")
+    evidence = actions.add_parser("evidence", help="save an alert's snapshot and clip")
+    evidence.add_argument("alert", metavar="ALERT", help="its id: 16 of 0-9 and a-f")
+    evidence.add_argument(
+        "--out", type=Path, default=Path(), metavar="DIR", help="where to (default: here)"
+    )
+    _add_client_flags(evidence)
+    evidence.set_defaults(command="alerts evidence")
 
 
 def _add_model(commands: Commands) -> None:

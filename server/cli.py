@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from server.arguments import UsageError, parse
+from server.commands.evidence import evidence_mode_of, masks_of, save_evidence
 
 if TYPE_CHECKING:
     from server.alerts import Alert
@@ -87,6 +88,8 @@ def _add(options: argparse.Namespace) -> int:
             Mode(options.mode or "pull"),
             Transport(options.transport or "tcp"),
             options.threshold,
+            evidence_mode=evidence_mode_of(options),
+            masks=masks_of(options) or (),
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -120,9 +123,13 @@ def _update(options: argparse.Namespace) -> int:
         transport=Transport(options.transport) if options.transport else None,
         open_threshold=options.threshold,
         bundle_threshold=options.bundle_threshold,
+        evidence_mode=evidence_mode_of(options),
+        masks=masks_of(options),
     )
     if change == StreamChange():
-        raise UsageError("nothing to update; give --url, --mode, --transport or --threshold")
+        raise UsageError(
+            "nothing to update; give --url, --mode, --transport, --threshold, --evidence or --mask"
+        )
     return _show_stream(
         options, _asked(options, lambda client: client.update(options.stream, change))
     )
@@ -185,6 +192,21 @@ def _push(options: argparse.Namespace) -> int:
     if broken:
         raise UsageError(broken[0].sentence)
     return code
+
+
+def _alerts_evidence(options: argparse.Namespace) -> int:
+    def save(client: Client) -> int:
+        saved = save_evidence(client, options)
+        if options.json:
+            print(json.dumps([str(path) for path in saved.paths]))
+        elif saved.paths:
+            print("\n".join(map(str, saved.paths)))
+        if saved.refusal is not None:
+            raise saved.refusal
+        return 0
+
+    with _one_line_errors():
+        return _asked(options, save)
 
 
 def _backtest(options: argparse.Namespace) -> int:
@@ -322,6 +344,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "streams remove": _remove,
     "watch": _watch,
     "push": _push,
+    "alerts evidence": _alerts_evidence,
     "model": _model,
     "backtest": _backtest,
 }

@@ -28,8 +28,10 @@ from pydantic_core import PydanticCustomError
 
 from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS
 from server.bundle import DEFAULT_BUNDLE
+from server.evidence.rules import EvidenceRules
 from server.ingest.access import LOOPBACK, Network
 from server.ingest.settings import MAX_PIXELS
+from server.tuning import EvidenceMode
 from server.wording import one_line, quoted
 
 if TYPE_CHECKING:
@@ -218,6 +220,40 @@ class AlertSettings(_Group):
     )
 
 
+class EvidenceSettings(_Group):
+    """What is kept of the pictures around an alert, and for how long.
+
+    Attributes:
+        mode: of streams that say nothing themselves: keep (snapshot and clip), blur (a snapshot
+            too coarse to know anybody by) or none.
+        directory: where the files go; None takes one beside the store, and keeps nothing where
+            the store is in memory.
+        pre_roll_seconds: of a clip before the alert.
+        post_roll_seconds: of a clip after it.
+        max_clip_mb: a clip ends when it has grown so large, in MB.
+        max_days: older evidence is deleted.
+        max_mb: the oldest is deleted where all of it takes more, in MB.
+        min_free_mb: nothing new is kept while the disk has less room, in MB.
+    """
+
+    mode: Literal["keep", "blur", "none"] = "keep"
+    directory: Directory | None = None
+    pre_roll_seconds: Annotated[float, Field(ge=0, le=120, allow_inf_nan=False)] = 5
+    post_roll_seconds: Annotated[float, Field(ge=0, le=120, allow_inf_nan=False)] = 5
+    max_clip_mb: Annotated[int, Field(ge=1, le=100_000)] = 256
+    max_days: Annotated[float, Field(gt=0, le=36500, allow_inf_nan=False)] = 30
+    max_mb: Annotated[int, Field(ge=1, le=1_000_000_000)] = 10_000
+    min_free_mb: Annotated[int, Field(ge=0, le=1_000_000_000)] = 500
+
+    def to_rules(self, store_url: str) -> EvidenceRules:
+        """The same in the keeper's own type."""
+        # Only now: it brings SQLAlchemy along.
+        from server.evidence.place import beside
+
+        given = self.model_dump() | {"mode": EvidenceMode(self.mode)}
+        return EvidenceRules(**given | {"directory": self.directory or beside(store_url)})
+
+
 class StoreSettings(_Group):
     """Where streams are kept: a SQLAlchemy URL, SQLite or PostgreSQL.
 
@@ -252,6 +288,7 @@ class Settings(_Group):
     push: PushSettings = PushSettings()
     access: AccessSettings = AccessSettings()
     alerts: AlertSettings = AlertSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
 

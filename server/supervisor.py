@@ -17,6 +17,8 @@ from functools import partial
 
 from server.alerts import Alert, AlertMachine
 from server.batcher import Batcher, Lane
+from server.evidence.keeper import EvidenceKeeper
+from server.evidence.reader import EvidenceReader
 from server.hub import Hub
 from server.ingest.events import (
     FrameStats,
@@ -24,9 +26,11 @@ from server.ingest.events import (
     IngestEvent,
     Reconnected,
     StatusChanged,
+    StreamEvent,
     WindowReady,
     WindowsSkipped,
 )
+from server.ingest.orders import EvidenceLost, EvidenceOrder, EvidenceReport
 from server.ingest.pool import IngestPool
 from server.push import PushCalls, PushSession, waiting_for_push
 from server.pushed import PushFormat
@@ -72,6 +76,7 @@ class Supervisor:
         settings: values.
         store: where streams survive a restart.
         telemetry: where everything is counted.
+        keeper: of the alerts' evidence.
         make_pool: builds the decode workers around the callback for their events.
     """
 
@@ -83,6 +88,7 @@ class Supervisor:
         *,
         store: StreamStore,
         telemetry: Telemetry,
+        keeper: EvidenceKeeper,
         hubs: tuple[Hub[WindowScore], Hub[Alert]],
         make_pool: MakePool,
     ) -> None:
@@ -92,6 +98,7 @@ class Supervisor:
         self._settings = settings
         self._store = store
         self._telemetry = telemetry
+        self._keeper = keeper
         self._batcher = Batcher(detector, settings.batch, self)
         self._pool = make_pool(self._take_event)
         self._streams: dict[str, StreamRecord] = {}
@@ -113,7 +120,7 @@ class Supervisor:
             await asyncio.to_thread(self._pool.stop)
             await asyncio.to_thread(self._batcher.stop)
             for stream in self._all():
-                self._publish(stream.machine.finish())
+                self._follow(stream, stream.machine.finish())
                 if stream.temporary:
                     continue
                 next_sequence = stream.lane.next_sequence
@@ -209,6 +216,15 @@ class Supervisor:
         finally:
             await asyncio.shield(self._end_push(session))
 
+    @property
+    def evidence(self) -> EvidenceReader:
+        """Opens what is kept of alerts' pictures."""
+        return self._keeper.reader
+
+    def direct(self, stream_id: str, order: EvidenceOrder) -> bool:
+        """Pass an order about evidence on to a stream's worker; whether there is one."""
+        return self._pool.direct(stream_id, order)
+
     def end_pushes(self, error: Exception) -> None:
         """End every session, because of `error`."""
         for stream in self._all():
@@ -218,9 +234,14 @@ class Supervisor:
     # What the workers report; on their reader threads
 
     def _take_event(self, event: IngestEvent) -> None:
-        stream = self._streams.get(event.stream_id)
-        if stream is None:
+        if isinstance(event, EvidenceReport | EvidenceLost):
+            self._keeper.report(event)  # of files, which may outlive their stream
             return
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            self._take_stream_event(stream, event)
+
+    def _take_stream_event(self, stream: StreamRecord, event: StreamEvent) -> None:
         match event:
             case WindowReady():
                 self._batcher.submit(stream.lane, event.window)
@@ -303,14 +324,14 @@ class Supervisor:
                 stream.last_score = score.score
                 self._telemetry.window_scored(lane.stream_id, score.score, score.latency_seconds)
             self.scores.publish(score)
-            self._publish(stream.machine.push(scored_span(score)))
+            self._follow(stream, stream.machine.push(scored_span(score)))
 
     def broke_off(self, lane: Lane) -> None:
         """The source broke off: close an open alert, nothing is known beyond."""
         with self._lock:
             stream = self._streams.get(lane.stream_id)
             if stream is not None and stream.lane is lane:
-                self._publish(stream.machine.finish())
+                self._follow(stream, stream.machine.finish())
 
     def stage(self, name: str, seconds: float) -> None:
         """Count one stage of a batch."""
@@ -367,7 +388,7 @@ class Supervisor:
         with self._lock:
             del self._streams[stream_id]
             self._batcher.close_lane(stream.lane)
-            self._publish(stream.machine.finish())
+            self._follow(stream, stream.machine.finish())
             self._telemetry.forget(stream_id)
         if stream.session is not None:
             stream.session.fail(UnknownStreamError(f"stream {stream_id} was deleted"))
@@ -448,8 +469,13 @@ class Supervisor:
             self._pool.remove(session.stream_id)
             self._change_status(stream, waiting_for_push(session.stream_id, Reason.END_OF_STREAM))
 
+    def _follow(self, stream: StreamRecord, changes: Sequence[Alert]) -> None:
+        self._keeper.watch(stream.config, stream.machine.event)
+        self._publish(changes)
+
     def _publish(self, changes: Sequence[Alert]) -> None:
         for alert in changes:
+            self._keeper.changed(alert)
             if alert.is_closed:
                 self._telemetry.alert_closed(alert.stream_id)
             else:

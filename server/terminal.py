@@ -27,6 +27,8 @@ def stream_json(view: StreamView) -> Json:
         "mode": config.mode.value,
         "transport": config.transport.value,
         "open_threshold": config.open_threshold,
+        "evidence": config.evidence_mode.value if config.evidence_mode is not None else None,
+        "masks": [mask.corners for mask in config.masks] or None,
         "state": status.state.value,
         "reason": status.reason.value if status.reason is not None else None,
         "message": status.message,

@@ -22,13 +22,16 @@ from server.store.database import StoreError
 from server.streams import Reason, SourceError
 from server.views import (
     CapacityError,
+    EvidencePendingError,
     IdleError,
     InvalidVideoError,
     LimitError,
     LostError,
+    NoEvidenceError,
     NotPushableError,
     StoppingError,
     StreamExistsError,
+    UnknownAlertError,
     UnknownStreamError,
 )
 
@@ -161,6 +164,9 @@ _CODES = {
     InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidVideoError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownStreamError: grpc.StatusCode.NOT_FOUND,
+    UnknownAlertError: grpc.StatusCode.NOT_FOUND,
+    NoEvidenceError: grpc.StatusCode.NOT_FOUND,
+    EvidencePendingError: grpc.StatusCode.FAILED_PRECONDITION,
     NotPushableError: grpc.StatusCode.FAILED_PRECONDITION,
     LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     IdleError: grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -26,11 +26,15 @@ from gvvad.v1 import (
 )
 
 from server.alerts import Alert
+from server.evidence.files import EvidenceKind
 from server.pushed import PushCounts, PushedFrame, PushFormat
 from server.rpc import mapping
+from server.rpc.evidence_service import KIND
 from server.rpc.mapping import SENTENCE_KEY
+from server.rpc.tuning_messages import write_tuning
 from server.scoring import WindowScore
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
+from server.tuning import AlertTuning, EvidenceMode, Mask
 from server.views import ModelInfo, StreamView
 
 _OPTIONS = (
@@ -73,6 +77,8 @@ class StreamChange:
         transport: of RTP.
         open_threshold: over 0 and at most 1.
         bundle_threshold: go back to the bundle's threshold.
+        evidence_mode: what is kept of the pictures.
+        masks: regions that the detector never sees, in place of all there were.
     """
 
     url: SourceUrl | None = None
@@ -80,6 +86,8 @@ class StreamChange:
     transport: Transport | None = None
     open_threshold: float | None = None
     bundle_threshold: bool = False
+    evidence_mode: EvidenceMode | None = None
+    masks: tuple[Mask, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +200,13 @@ class Client:
             transport=mapping.TRANSPORT[change.transport],
             open_threshold=change.open_threshold,
         )
+        write_tuning(message, AlertTuning(), change.evidence_mode, change.masks or ())
         # A mask always: without one the server could not tell "unset" from "keep".
         paths = [field.name for field, _ in message.ListFields() if field.name != "name"]
         if change.bundle_threshold and change.open_threshold is None:
             paths.append("open_threshold")
+        if change.masks == ():
+            paths.append("masks")
         request = stream_pb2.UpdateStreamRequest(stream=message, update_mask=FieldMask(paths=paths))
         return mapping.stream_view(self._ask(self._streams.UpdateStream, request))
 
@@ -225,6 +236,19 @@ class Client:
         call = self._alerts.WatchAlerts(alert_pb2.WatchAlertsRequest(stream=name))
         call.initial_metadata()
         return Watch(call, _read_alert, self._address)
+
+    def read_evidence(self, alert_id: str, kind: EvidenceKind) -> Iterator[bytes]:
+        """A file of an alert's evidence in pieces, as long as it takes.
+
+        Raises:
+            ClientError: by the first step of the iteration, or where the server is lost.
+        """
+        request = alert_pb2.ReadEvidenceRequest(alert_id=alert_id, kind=KIND[kind])
+        try:
+            for message in self._alerts.ReadEvidence(request):
+                yield message.data
+        except grpc.RpcError as error:
+            raise _client_error(error, self._address) from None
 
     def push(
         self,

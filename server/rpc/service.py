@@ -25,10 +25,12 @@ from gvvad.v1 import (
 )
 
 from server.alerts import Alert
+from server.evidence.reader import EvidenceReader
 from server.hub import Hub, OfStream
 from server.push import PushCalls, PushSession
 from server.pushed import PushFormat
 from server.rpc import mapping, requests
+from server.rpc.evidence_service import read_evidence
 from server.scoring import WindowScore
 from server.streams import StreamConfig
 from server.views import (
@@ -61,6 +63,9 @@ class Backend(Protocol):
     alerts: Hub[Alert]
     model: ModelInfo
     push_calls: PushCalls
+
+    @property
+    def evidence(self) -> EvidenceReader: ...
 
     async def create(self, config: StreamConfig) -> StreamView: ...
 
@@ -214,6 +219,15 @@ class AlertService(alert_pb2_grpc.AlertServiceServicer):
             await context.write(alert_pb2.WatchAlertsResponse(alert=message, missed=missed))
 
         await _watch(self._backend, self._backend.alerts, request.stream, context, send)
+
+    async def ReadEvidence(  # type: ignore[override]  # noqa: N802  see _watch
+        self,
+        request: alert_pb2.ReadEvidenceRequest,
+        context: grpc.aio.ServicerContext[
+            alert_pb2.ReadEvidenceRequest, alert_pb2.ReadEvidenceResponse
+        ],
+    ) -> None:
+        await read_evidence(self._backend, request, context)
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):

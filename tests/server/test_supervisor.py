@@ -16,6 +16,8 @@ from server.batcher import BatchSettings
 from server.bundle import Bundle
 from server.contract import WindowSpec
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
+from server.evidence.keeper import EvidenceKeeper
+from server.evidence.rules import EvidenceRules
 from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
@@ -57,6 +59,7 @@ class Running:
             ),
             store=self.store,
             telemetry=self.telemetry,
+            keeper=EvidenceKeeper(EvidenceRules(), self.telemetry),
             hubs=(Hub(), Hub()),
             make_pool=lambda take: IngestPool(
                 IngestSettings(workers=1, access=access),

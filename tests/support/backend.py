@@ -6,6 +6,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from server.alerts import Alert, AlertState
+from server.evidence.keeper import EvidenceKeeper
+from server.evidence.reader import EvidenceReader
+from server.evidence.rules import EvidenceRules
 from server.hub import Hub
 from server.push import PushCalls, PushLimits, PushSession
 from server.pushed import PushFormat
@@ -17,6 +20,7 @@ from server.streams import (
     StreamState,
     StreamStatus,
 )
+from server.telemetry import Telemetry
 from server.views import (
     CapacityError,
     Change,
@@ -54,6 +58,7 @@ class MemoryBackend:
         self.push_calls = PushCalls(PushLimits())
         self.max_streams = max_streams
         self.views: dict[str, StreamView] = {}
+        self.evidence: EvidenceReader = EvidenceKeeper(EvidenceRules(), Telemetry()).reader
 
     async def create(self, config: StreamConfig) -> StreamView:
         if config.url.scheme == "file":
