@@ -82,6 +82,8 @@ class CaseFile:
         """Nothing more comes."""
         self.end_clip()
         self._write_snapshot()
+        if not self._written_jpeg and self._clip is None and not self._problem:
+            self._note("no picture of it was left")
         self._report(final=True)
 
     def abandon(self) -> None:
