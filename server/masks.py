@@ -16,6 +16,7 @@ from server.contract import Image
 from server.tuning import Mask
 
 _FRACTION_BITS = 8
+_BLACK = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class MaskPainter:
         self._kept: Image | None = None
 
     def paint(self, image: Image, place: Place) -> None:
-        """Paint the regions out of an image (H, W, 3) in place; a pixel that is cut goes too."""
+        """Paint the regions, and a pixel or two around them, out of an image (H, W, 3) in place."""
         if not self._masks:
             return
         if self._drawn != (image.shape, place):
@@ -60,5 +61,7 @@ class MaskPainter:
             # A pixel's centre has whole numbers, its left edge half of one less.
             corners = np.array(mask.corners) * scale + (place.left - 0.5, place.top - 0.5)
             fixed = np.rint(corners * (1 << _FRACTION_BITS)).astype(np.int32)
-            cv2.fillPoly(kept, [fixed], (0, 0, 0), shift=_FRACTION_BITS)
+            cv2.fillPoly(kept, [fixed], _BLACK, shift=_FRACTION_BITS)
+            # Filling alone leaves pixels at the outline that lie within for the most part.
+            cv2.polylines(kept, [fixed], True, _BLACK, 2, shift=_FRACTION_BITS)
         return kept

@@ -21,6 +21,7 @@ from server.bundle import Bundle
 from server.ingest.video import file_windows
 from server.scoring import Detector, StreamMemory, Verdict, score_features
 from server.streams import SourceError
+from server.tuning import Mask
 from server.windows import Window
 
 _BATCH = 8
@@ -56,18 +57,22 @@ class ClipReplay:
 
 
 def replay(
-    paths: Sequence[Path], bundle: Bundle, detector: Detector, policy: AlertPolicy
+    paths: Sequence[Path],
+    bundle: Bundle,
+    detector: Detector,
+    policy: AlertPolicy,
+    masks: Sequence[Mask] = (),
 ) -> Iterator[ClipReplay]:
-    """Replay clips in order, each as a stream of its own from a zero state."""
+    """Replay clips in order, each as a stream of its own, with these masks, from a zero state."""
     ahead: list[_Decoding] = []
     waiting = iter(paths)
     try:
-        ahead += [_Decoding(path, bundle) for path in islice(waiting, _DECODERS)]
+        ahead += [_Decoding(path, bundle, masks) for path in islice(waiting, _DECODERS)]
         while ahead:
             current = ahead[0]
             yield _replay_clip(current, bundle, detector, policy)
             ahead.pop(0)
-            ahead += [_Decoding(path, bundle) for path in islice(waiting, 1)]
+            ahead += [_Decoding(path, bundle, masks) for path in islice(waiting, 1)]
     finally:
         for decoding in ahead:
             decoding.cancel()
@@ -76,10 +81,11 @@ def replay(
 class _Decoding:
     """One clip being decoded on its own thread, a bounded number of windows ahead."""
 
-    def __init__(self, path: Path, bundle: Bundle) -> None:
+    def __init__(self, path: Path, bundle: Bundle, masks: Sequence[Mask]) -> None:
         self.path = path
         self.error: SourceError | None = None
         self._bundle = bundle
+        self._masks = masks
         self._ready: queue.Queue[Window | None] = queue.Queue(2 * _BATCH)
         self._cancelled = threading.Event()
         threading.Thread(target=self._decode, name=f"decode {path.name}", daemon=True).start()
@@ -96,7 +102,8 @@ class _Decoding:
     def _decode(self) -> None:
         manifest = self._bundle.manifest
         try:
-            for window in file_windows(self.path, manifest.window, manifest.preprocess):
+            spec = manifest.preprocess
+            for window in file_windows(self.path, manifest.window, spec, self._masks):
                 if not self._put(window):
                     return
         except SourceError as error:

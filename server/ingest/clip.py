@@ -56,7 +56,7 @@ class ClipWriter:
         self._path = path
         self._format = format
         self._max_bytes = max_bytes
-        self._times = _Times(format.reorder)
+        self._times = Times(format.reorder)
         self._stack = ExitStack()
         self._container: av.container.OutputContainer | None = None
         self._stream: Any = None
@@ -155,7 +155,7 @@ class ClipWriter:
         self._container = self._stream = None
 
 
-class _Times:
+class Times:
     """Decoding times that rise and never lie after presentation."""
 
     def __init__(self, reorder: int) -> None:

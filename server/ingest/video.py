@@ -10,7 +10,7 @@ import os
 import struct
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +23,7 @@ from server.contract import WindowSpec
 from server.preprocess import Preprocessor, PreprocessSpec
 from server.streams import Reason
 from server.streams import SourceError as SourceError  # offline packages import it from here
+from server.tuning import Mask
 from server.windows import MIN_GAP_SECONDS, SourceFrame, Window, WindowAssembler
 
 MAX_CLOCK_ERROR_SECONDS = 600.0
@@ -266,14 +267,23 @@ class CaptureClock:
         return not -MIN_GAP_SECONDS <= step_seconds <= passed_seconds + MIN_GAP_SECONDS
 
 
-def file_windows(path: Path, window: WindowSpec, preprocess: PreprocessSpec) -> Iterator[Window]:
+def file_windows(
+    path: Path, window: WindowSpec, preprocess: PreprocessSpec, masks: Sequence[Mask] = ()
+) -> Iterator[Window]:
     """Windows of a recorded clip, lossless, in order.
+
+    Args:
+        path: the clip.
+        window: geometry of the windows.
+        preprocess: how a frame becomes an image.
+        masks: regions that are painted out, as of the stream that it is a recording of.
 
     Raises:
         SourceError: the file cannot be read as video, or breaks off; the windows
             before the break have been given by then.
     """
-    assembler: WindowAssembler[av.VideoFrame] = WindowAssembler(window, Preprocessor(preprocess))
+    render = Preprocessor(preprocess, masks)
+    assembler: WindowAssembler[av.VideoFrame] = WindowAssembler(window, render)
     with open_file(path) as container:
         for frame in decode_file(container, str(path)):
             yield from assembler.push(frame)
