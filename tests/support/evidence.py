@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -173,3 +173,11 @@ def _units(packet: bytes) -> Iterator[bytes]:
         length = int.from_bytes(packet[at : at + 4], "big")
         yield packet[at + 4 : at + 4 + length]
         at += 4 + length
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {WAIT_SECONDS} s"
+        threading.Event().wait(0.02)
