@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -399,7 +399,9 @@ class Supervisor:
     def _reopen(self, stream: StreamRecord, before: StreamConfig) -> None:
         config = stream.config
         if config.is_pushed and before.is_pushed:
-            return  # what a client sends does not depend on the rest
+            with suppress(KeyError):  # nobody pushes to it now
+                self._pool.update(config)
+            return
         if stream.session is not None:
             gone = NotPushableError(f"stream {config.stream_id!r} got another source")
             stream.session.fail(gone)

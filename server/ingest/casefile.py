@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
+import av.error
 
 from server.evidence.files import EvidenceKind, delete_files, evidence_path, new_file
 from server.ingest.clip import Clip, ClipError, ClipWriter
@@ -50,7 +51,10 @@ class CaseFile:
 
     def photograph(self, frame: av.VideoFrame, masks: tuple[Mask, ...], *, blur: bool) -> None:
         """Take the picture of a peak, in place of a lower one's."""
-        self._jpeg = self._photographer.jpeg(frame, masks, blur=blur)
+        try:
+            self._jpeg = self._photographer.jpeg(frame, masks, blur=blur)
+        except (av.error.FFmpegError, MemoryError) as error:
+            self._note(f"no picture can be made of its peak ({type(error).__name__})")
 
     def open(self) -> None:
         """The alert has begun: its picture can be looked at already."""

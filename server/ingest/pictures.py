@@ -91,7 +91,5 @@ def _encoded(image: Image) -> bytes:
     # Imported with a worker's first snapshot: until then nothing needs it.
     import cv2
 
-    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    if not done:
-        raise ValueError("the picture cannot be written as JPEG")
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return data.tobytes()

@@ -172,7 +172,7 @@ class IngestPool:
                 raise KeyError(config.stream_id)  # removed meanwhile
             same = _source_of(config) == _source_of(stream.config)
             stream.config = config
-            if same and not stream.at_rest:
+            if same and (stream.push is not None or not stream.at_rest):
                 self._order(stream, TuneStream(stream.generation, config))
                 return
             self._order_stop(stream)

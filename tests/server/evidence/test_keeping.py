@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from server.alert_records import Evidence, EvidenceState
 from server.alerts import Alert, AlertState
+from server.evidence import keeper
 from server.evidence.files import (
     EvidenceKind,
     KeptFiles,
@@ -36,6 +37,7 @@ from server.ingest.orders import (
     HoldEvidence,
     KeepEvidence,
 )
+from server.store.database import StoreError
 from server.streams import SourceUrl, StreamConfig
 from server.telemetry import Telemetry
 from server.tuning import EvidenceMode
@@ -84,14 +86,14 @@ def test_an_event_is_held_then_kept_then_finished(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
     kept.start()
     event = an_alert("cam")
-    keeper = kept.keeper
-    keeper.watch(CAM, event)
-    keeper.watch(CAM, event)  # no higher peak: nothing to say
+    one = kept.keeper
+    one.watch(CAM, event)
+    one.watch(CAM, event)  # no higher peak: nothing to say
     higher = replace(event, peak_seconds=event.peak_seconds + 1)
-    keeper.watch(CAM, higher)
-    keeper.changed(higher)
-    keeper.watch(CAM, None)
-    keeper.changed(closed(event))
+    one.watch(CAM, higher)
+    one.changed(higher)
+    one.watch(CAM, None)
+    one.changed(closed(event))
     begin = event.start_seconds - 5.0
     assert kept.orders == [
         HoldEvidence(event.alert_id, begin, event.peak_seconds),
@@ -99,7 +101,7 @@ def test_an_event_is_held_then_kept_then_finished(tmp_path: Path) -> None:
         KeepEvidence(event.alert_id, begin, higher.peak_seconds),
         FinishEvidence(event.alert_id, event.end_seconds + 5.0),
     ]
-    keeper.stop()
+    one.stop()
 
 
 def test_an_event_that_becomes_no_alert_is_dropped(tmp_path: Path) -> None:
@@ -135,6 +137,47 @@ def test_evidence_is_told_only_of_an_alert_that_was_written_down(tmp_path: Path)
     assert kept.log.wait(event.alert_id, EvidenceState.READY) == Evidence(
         EvidenceState.READY, 7, 9, 1.0, 2.0
     )
+    kept.keeper.stop()
+
+
+def test_a_worker_that_says_nothing_more_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "GRACE_SECONDS", 0.1)
+    kept = Kept(tmp_path, post_roll_seconds=0.0)
+    kept.start()
+    event = an_alert("cam")
+    kept.keeper.watch(CAM, event)
+    kept.keeper.changed(event)
+    kept.keeper.committed(kept.log.add(event))
+    kept.keeper.watch(CAM, None)
+    kept.keeper.changed(closed(event))
+    kept.log.wait(event.alert_id, EvidenceState.FAILED)
+    kept.keeper.stop()
+
+
+class FailingLog(MemoryLog):
+    """A log whose store cannot be written at first."""
+
+    failures = 2
+
+    def set_evidence(self, alert_id: str, evidence: Evidence, seconds: float) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("the disk of the store is full")
+        super().set_evidence(alert_id, evidence, seconds)
+
+
+def test_what_the_store_does_not_take_is_said_again(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    kept.log = FailingLog()
+    kept.start()
+    event = an_alert("cam")
+    kept.keeper.watch(CAM, event)
+    kept.keeper.changed(event)
+    kept.keeper.committed(kept.log.add(event))
+    kept.keeper.report(EvidenceReport("cam", event.alert_id, True, 7, 9, 1.0, 2.0))
+    kept.log.wait(event.alert_id, EvidenceState.READY)
     kept.keeper.stop()
 
 

@@ -15,6 +15,7 @@ from server.ingest.access import AccessPolicy
 from server.ingest.settings import IngestSettings
 from server.pushed import Codec, PushFormat
 from server.streams import PUSHED, SourceUrl, StreamConfig
+from server.tuning import Mask
 from tests.support.cameras import render_clip
 from tests.support.disk import largest_file
 from tests.support.evidence import SETTLED, Rig, event_of, picture, played, rig, slices
@@ -167,3 +168,22 @@ def test_a_disk_with_no_room_at_all_is_a_failure(tmp_path: Path) -> None:
     assert evidence.state is EvidenceState.FAILED
     assert list((tmp_path / "kept" / "file").iterdir()) == []
     assert 'gvvad_evidence_total{outcome="failed"} 1.0' in one.metrics()
+
+
+def test_masks_of_a_pushed_stream_change_while_a_client_pushes(tmp_path: Path) -> None:
+    config = StreamConfig("push", SourceUrl(PUSHED))
+    everything = Mask(((0, 0), (1, 0), (1, 1), (0, 1)))
+    frames = list(grey_frames([90] * 48))
+    with rig(tmp_path / "kept") as one:
+        one.pool.add(config, raw(Codec.RGB24))
+        for frame in frames[:16]:
+            one.pool.feed("push", frame)
+        one.events.wait_windows("push", 1)
+        one.pool.update(replace(config, masks=(everything,)))
+        for frame in frames[16:]:
+            one.pool.feed("push", frame)
+        one.pool.acknowledge("push")
+        windows = one.events.wait_windows("push", 3)
+    assert windows[0].images.all()
+    assert not windows[2].images.any()
+    assert [window.number for window in windows] == [0, 1, 2]
