@@ -160,7 +160,8 @@ class IngestSettings(_Group):
         hang_seconds: a worker without a sign of life for so long is replaced.
         max_pixels: of a pushed frame; a larger one is refused before it is decoded.
         worker_memory_mb: a worker that holds more memory, in MB, is replaced; it needs 55, and
-            about 20 for each 1080p stream, more where a camera uses many reference frames.
+            about 20 for each 1080p stream, 15 more where evidence is kept of it, and more where a
+            camera uses many reference frames.
     """
 
     workers: Annotated[int, Field(ge=1, le=64)] = 2

@@ -104,11 +104,13 @@ def test_a_snapshot_shows_the_last_frame_of_the_peaks_window(
     assert evidence.clip_start_seconds is not None
     shown = picture(one.path(alert, EvidenceKind.SNAPSHOT)).astype(int)
     pictures = played(one.path(alert, EvidenceKind.CLIP))
-    errors = [np.abs(shown - other).mean() for _, other in pictures]
     place = peak.end_capture_seconds - evidence.clip_start_seconds
-    assert pictures[int(np.argmin(errors))][0] == pytest.approx(place, abs=0.1)
-    # JPEG and the detector's own colours cost a little; any other frame is far off.
-    assert min(errors) < 4 < sorted(errors)[2]
+    # The block comes back to the same place every twenty frames, so only near ones are asked.
+    near = [(at, other) for at, other in pictures if abs(at - place) < 9 / FPS]
+    errors = [np.abs(shown - other).mean() for _, other in near]
+    assert near[int(np.argmin(errors))][0] == pytest.approx(place, abs=0.1)
+    # JPEG and the detector's own colours cost something; any other frame is further off.
+    assert min(errors) + 2 < sorted(errors)[1]
 
 
 def test_a_picture_can_be_looked_at_while_the_alert_goes_on(
@@ -245,6 +247,7 @@ def test_an_alert_is_finished_with_the_server(server: RtspServer, tmp_path: Path
     assert len(played(one.path(alert, EvidenceKind.CLIP))) > FPS
 
 
+@pytest.mark.long
 def test_pictures_before_an_event_are_held_until_it_is_an_alert(
     server: RtspServer, tmp_path: Path
 ) -> None:
