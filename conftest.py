@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mosquitto import find_mosquitto
 from tests.support.networks import CameraNetwork
 
 ROOT = Path(__file__).parent
@@ -76,6 +77,10 @@ def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:
         if IN_CI:
             raise pytest.UsageError("faketime is not installed; run `make test-deps`")
         return "faketime: it is not installed; run `make test-deps`"
+    if item.get_closest_marker("mosquitto") and find_mosquitto() is None:
+        if IN_CI:
+            raise pytest.UsageError("mosquitto is not installed; run `make test-deps`")
+        return "mosquitto: it is not installed; run `make test-deps`"
     if item.get_closest_marker("network") and (missing := _lacks_networks()):
         if IN_CI:
             raise pytest.UsageError(f"no network of its own for a camera: {missing}")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from server.bundle import Bundle, load_bundle
 from server.contract import WINDOW_FRAMES
+from server.delivery.deliveries import Deliveries
 from server.engine.choice import Engine, EngineChoice, load_engine
 from server.engine.plans import Batches
 from server.hub import Hub
@@ -54,6 +55,7 @@ class App:
         self._telemetry = Telemetry()
         self._http = HttpPort(settings.http, self._telemetry, lambda: self._not_ready)
         self._database: Database | None = None
+        self._deliveries: Deliveries | None = None
         self._supervisor: Supervisor | None = None
         self._rpc: RpcServer | None = None
         self._stopping = threading.Event()
@@ -70,7 +72,8 @@ class App:
         """Verify the bundle, warm the engine, take up the stored streams, open the ports.
 
         Raises:
-            BundleError, EngineError, StoreError, PortError: with one sentence each.
+            BundleError, EngineError, StoreError, ReceiverError, PortError: with one
+                sentence each.
         """
         await self._http.start()
         bundle = await asyncio.to_thread(load_bundle, self._settings.bundle)
@@ -78,10 +81,17 @@ class App:
         model = model_info(bundle, detector)
         self._telemetry.model(model)
         self._database = await asyncio.to_thread(Database, self._settings.store.url)
+        self._deliveries = Deliveries(
+            self._database, self._settings.webhook, self._settings.mqtt, self._telemetry
+        )
         self._supervisor = self._make_supervisor(bundle, detector, model, self._database)
         self._rpc = RpcServer(
-            self._supervisor, self._settings.grpc, self._settings.push.max_message_mb * MIB
+            self._supervisor,
+            self._deliveries,
+            self._settings.grpc,
+            self._settings.push.max_message_mb * MIB,
         )
+        await self._deliveries.start()
         await self._rpc.start()
         await self._supervisor.start()
         self._not_ready = None
@@ -103,6 +113,8 @@ class App:
             await self._rpc.stop()
         if self._supervisor is not None:
             await self._supervisor.stop()
+        if self._deliveries is not None:
+            await self._deliveries.stop()
         if self._database is not None:
             self._database.close()
         await self._http.stop()

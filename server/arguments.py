@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from server.deliveries_cli import add_deliveries
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -53,6 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_push(commands)
     _add_model(commands)
     _add_backtest(commands)
+    add_deliveries(commands, _add_client_flags)
     return parser.parse_args(arguments)
 
 

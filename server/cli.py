@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -194,6 +195,13 @@ def _backtest(options: argparse.Namespace) -> int:
         return run_backtest_command(options.directory, options.bundle, as_json=options.json)
 
 
+def _deliveries(options: argparse.Namespace) -> int:
+    from server.deliveries_cli import list_deliveries, replay_deliveries
+
+    run = list_deliveries if options.command == "deliveries list" else replay_deliveries
+    return run(options, functools.partial(_asked, options))
+
+
 def _demo(options: argparse.Namespace) -> int:
     from server.demo.command import run
 
@@ -324,4 +332,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "push": _push,
     "model": _model,
     "backtest": _backtest,
+    "deliveries list": _deliveries,
+    "deliveries replay": _deliveries,
 }

@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 
 from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS
 from server.bundle import DEFAULT_BUNDLE
+from server.delivery.receivers import BrokerUrl, ReceiverError, WebhookUrl
 from server.ingest.access import LOOPBACK, Network
 from server.ingest.settings import MAX_PIXELS
 from server.wording import one_line, quoted
@@ -75,9 +76,16 @@ def _refuse_no_path(value: object) -> object:
     raise PydanticCustomError("directory", "Input should be the path of a directory")
 
 
+def _refuse_no_file(value: object) -> object:
+    if isinstance(value, Path) or (isinstance(value, str) and value and "\0" not in value):
+        return value
+    raise PydanticCustomError("file", "Input should be the path of a file")
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(min_length=1)]
 Directory = Annotated[Path, BeforeValidator(_refuse_no_path)]
+File = Annotated[Path, BeforeValidator(_refuse_no_file)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
@@ -228,6 +236,89 @@ class StoreSettings(_Group):
     url: Annotated[str, Field(min_length=1, repr=False)] = "sqlite:///gvvad.db"
 
 
+def _webhook_urls(value: object) -> object:
+    urls = _split_commas(value)
+    if not isinstance(urls, list | tuple):
+        return urls
+    try:
+        parsed = [url if isinstance(url, WebhookUrl) else WebhookUrl(url) for url in urls]
+    except ReceiverError as error:
+        raise PydanticCustomError("receiver", "{why}", {"why": str(error)}) from None
+    names = [url.sink for url in parsed]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise PydanticCustomError(
+            "receiver", "{why}", {"why": f"it names {twice} twice; give each path once"}
+        )
+    return parsed
+
+
+def _broker_url(value: object) -> object:
+    try:
+        return BrokerUrl(value) if isinstance(value, str) else value
+    except ReceiverError as error:
+        raise PydanticCustomError("receiver", "{why}", {"why": str(error)}) from None
+
+
+# What a reader of several servers' events tells them apart by: a URI or a path.
+EventSource = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+Topic = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$", max_length=100)]
+Hours = Annotated[float, Field(gt=0, le=24 * 365, allow_inf_nan=False)]
+
+
+class WebhookSettings(_Group):
+    """HTTP receivers of every change of an alert, as CloudEvents.
+
+    Attributes:
+        urls: http:// or https:// URLs; one with a comma in it writes %2C.
+        secret_file: secrets that sign, one a line, `whsec_` and base64 or any other text; all
+            of them sign, so that a new one can stand beside an old one for a while.
+        ca_file: certificates in PEM that are believed; None takes the system's.
+        source: the server's name in events, a URI or path, never to change.
+        timeout_seconds: of one attempt.
+        max_age_hours: after so long a delivery is given up, to be replayed by hand.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    urls: Annotated[tuple[WebhookUrl, ...], BeforeValidator(_webhook_urls)] = ()
+    secret_file: File | None = None
+    ca_file: File | None = None
+    source: EventSource = "/gvvad"
+    timeout_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 10
+    max_age_hours: Hours = 24
+
+
+class MqttSettings(_Group):
+    """An MQTT broker that gets every change of an alert and every stream's state.
+
+    Attributes:
+        url: mqtt:// or mqtts:// with user and host; None for no broker.
+        password_file: file with the user's password.
+        ca_file: certificates in PEM that are believed; None takes the system's.
+        client_id: empty takes one of the topic prefix and this machine's name.
+        topic_prefix: of all topics; no two servers of a broker may share one.
+        source: the server's name in events, a URI or path, never to change.
+        timeout_seconds: for the broker to acknowledge.
+        max_age_hours: after so long a delivery is given up, to be replayed by hand.
+        discovery_prefix: what Home Assistant listens to; empty tells it of no stream.
+        device_class: of Home Assistant's binary sensors.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    url: Annotated[BrokerUrl | None, BeforeValidator(_broker_url)] = None
+    password_file: File | None = None
+    ca_file: File | None = None
+    client_id: Annotated[str, Field(max_length=100)] = ""
+    topic_prefix: Topic = "gvvad"
+    source: EventSource = "/gvvad"
+    timeout_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 10
+    max_age_hours: Hours = 24
+    discovery_prefix: Topic | Literal[""] = "homeassistant"
+    device_class: Literal["motion", "problem", "safety"] = "safety"
+
+
 class LogSettings(_Group):
     """What the server writes to standard error."""
 
@@ -253,11 +344,13 @@ class Settings(_Group):
     access: AccessSettings = AccessSettings()
     alerts: AlertSettings = AlertSettings()
     store: StoreSettings = StoreSettings()
+    webhook: WebhookSettings = WebhookSettings()
+    mqtt: MqttSettings = MqttSettings()
     log: LogSettings = LogSettings()
 
 
 # Left out of error sentences.
-_SECRET = frozenset({"store.url"})
+_SECRET = frozenset({"store.url", "webhook.urls", "mqtt.url"})
 
 
 @dataclass(frozen=True, slots=True)

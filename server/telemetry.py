@@ -95,6 +95,12 @@ class Telemetry:
         """Changes of alerts that the store has not taken yet."""
         self._alert_backlog.set(count)
 
+    def delivery_sink(self, sink: str) -> None:
+        """A receiver that there is: its series begin at zero."""
+        for outcome in ("delivered", "failed", "dead"):
+            self._deliveries.labels(sink, outcome)
+        self.deliveries_waiting(sink, 0, 0.0)
+
     def delivery(self, sink: str, outcome: str) -> None:
         """One attempt: delivered, failed or dead (given up)."""
         self._deliveries.labels(sink, outcome).inc()

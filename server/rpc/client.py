@@ -6,8 +6,9 @@ cancelled. Safe to use from several threads.
 
 from __future__ import annotations
 
+import builtins
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -17,6 +18,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from gvvad.v1 import (
     alert_pb2,
     alert_pb2_grpc,
+    delivery_pb2,
+    delivery_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     score_pb2,
@@ -26,8 +29,9 @@ from gvvad.v1 import (
 )
 
 from server.alerts import Alert
+from server.delivery_records import Delivery, DeliveryFilter
 from server.pushed import PushCounts, PushedFrame, PushFormat
-from server.rpc import mapping
+from server.rpc import delivery_messages, mapping
 from server.rpc.mapping import SENTENCE_KEY
 from server.scoring import WindowScore
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
@@ -158,6 +162,7 @@ class Client:
         self._streams = stream_pb2_grpc.StreamServiceStub(self._channel)
         self._scores = score_pb2_grpc.ScoreServiceStub(self._channel)
         self._alerts = alert_pb2_grpc.AlertServiceStub(self._channel)
+        self._deliveries = delivery_pb2_grpc.DeliveryServiceStub(self._channel)
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
 
     def create(self, config: StreamConfig) -> StreamView:
@@ -251,6 +256,29 @@ class Client:
         call = self._scores.ScoreVideo(messages)
         call.initial_metadata()
         return Watch(call, _read_push, self._address)
+
+    def deliveries(self, wanted: DeliveryFilter, most: int) -> builtins.list[Delivery]:
+        """So many deliveries, the newest first. Raises: ClientError."""
+        found: builtins.list[Delivery] = []
+        token = ""
+        while len(found) < most:
+            request = delivery_messages.list_request(wanted, min(most - len(found), 200), token)
+            page = self._ask(self._deliveries.ListDeliveries, request)
+            found += [delivery_messages.delivery(message) for message in page.deliveries]
+            token = page.next_page_token
+            if not token:
+                break
+        return found
+
+    def replay(self, ids: Sequence[int], sink: str | None) -> int:
+        """Try deliveries again that were given up; how many that are. Raises: ClientError.
+
+        Args:
+            ids: those to try; empty means all.
+            sink: only to this receiver; None means all.
+        """
+        request = delivery_pb2.ReplayDeliveriesRequest(delivery_ids=map(str, ids), sink=sink or "")
+        return self._ask(self._deliveries.ReplayDeliveries, request).replayed
 
     def close(self) -> None:
         """End everything that runs on this client."""

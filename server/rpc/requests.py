@@ -105,13 +105,22 @@ def page(request: stream_pb2.ListStreamsRequest) -> Page:
     Raises:
         InvalidError: a negative size, or a token that no page came with.
     """
-    if request.page_size < 0:
+    size = page_size(request.page_size)
+    return Page(size, _after(request.page_token) if request.page_token else "")
+
+
+def page_size(asked: int) -> int:
+    """Most items of a page, where a client asks for so many.
+
+    Raises:
+        InvalidError: it is negative.
+    """
+    if asked < 0:
         raise InvalidError(
-            f"page_size ({request.page_size}) must be 0 to {LARGEST_PAGE}; 0 means {DEFAULT_PAGE}"
+            f"page_size ({asked}) must be 0 to {LARGEST_PAGE}; 0 means {DEFAULT_PAGE}"
         )
     # AIP-158: too large a size is cut down, not refused.
-    size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
-    return Page(size, _after(request.page_token) if request.page_token else "")
+    return min(asked or DEFAULT_PAGE, LARGEST_PAGE)
 
 
 def page_token(last_id: str) -> str:

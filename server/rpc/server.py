@@ -10,6 +10,8 @@ from grpc_reflection.v1alpha import reflection
 from gvvad.v1 import (
     alert_pb2,
     alert_pb2_grpc,
+    delivery_pb2,
+    delivery_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     score_pb2,
@@ -19,6 +21,7 @@ from gvvad.v1 import (
 )
 
 from server.rpc.boundary import Boundary
+from server.rpc.delivery_service import DeliveryLog, DeliveryService
 from server.rpc.service import AlertService, Backend, ModelService, ScoreService, StreamService
 from server.settings import GrpcSettings
 from server.views import StoppingError
@@ -31,6 +34,7 @@ SERVICES = tuple(
         (stream_pb2, "StreamService"),
         (score_pb2, "ScoreService"),
         (alert_pb2, "AlertService"),
+        (delivery_pb2, "DeliveryService"),
         (model_pb2, "ModelService"),
     )
 )
@@ -59,12 +63,20 @@ class RpcServer:
 
     Args:
         backend: what the services serve.
+        deliveries: what DeliveryService serves.
         settings: address and limits.
         largest_message: bytes of a message, which only one with a frame of video comes near.
     """
 
-    def __init__(self, backend: Backend, settings: GrpcSettings, largest_message: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        deliveries: DeliveryLog,
+        settings: GrpcSettings,
+        largest_message: int,
+    ) -> None:
         self._backend = backend
+        self._deliveries = deliveries
         self._options = (*_OPTIONS, ("grpc.max_receive_message_length", largest_message))
         self._settings = settings
         self._boundary = Boundary()
@@ -90,6 +102,8 @@ class RpcServer:
         stream_pb2_grpc.add_StreamServiceServicer_to_server(StreamService(backend), server)
         score_pb2_grpc.add_ScoreServiceServicer_to_server(ScoreService(backend), server)
         alert_pb2_grpc.add_AlertServiceServicer_to_server(AlertService(backend), server)
+        deliveries = DeliveryService(self._deliveries)
+        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(deliveries, server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(backend), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(

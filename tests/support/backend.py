@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from server.alerts import Alert, AlertState
+from server.delivery_records import Delivery, DeliveryFilter
 from server.hub import Hub
 from server.push import PushCalls, PushLimits, PushSession
 from server.pushed import PushFormat
@@ -96,6 +98,20 @@ class MemoryBackend:
         del self.views[stream_id]
         self.scores.end_stream(stream_id)
         self.alerts.end_stream(stream_id)
+
+
+class NoDeliveries:
+    """A server that delivers to nobody."""
+
+    sinks: Sequence[str] = ()
+
+    async def list(
+        self, wanted: DeliveryFilter, size: int, after: int | None
+    ) -> tuple[list[Delivery], int | None]:
+        return [], None
+
+    async def replay(self, ids: Sequence[int], sink: str | None) -> int:
+        return 0
 
 
 def a_score(
