@@ -12,9 +12,11 @@ import pytest
 from server.alert_records import ChangeKind
 from server.delivery.discovery import Topics, discovery_message
 from server.store.database import Database
+from server.streams import PUSHED, SourceUrl, StreamConfig
 from tests.support.alert_rows import add_stream, an_alert, closed, remove_stream
 from tests.support.delivering import delivering, eventually, mqtt
 from tests.support.mosquitto import Mosquitto, listening
+from tests.support.serving import ServerProcess
 
 pytestmark = pytest.mark.mosquitto
 
@@ -220,3 +222,20 @@ def test_topics_are_told_apart_from_streams() -> None:
     for other in (topics.status, topics.event("door"), "gvvad/door/alert", "site/gvvad"):
         assert topics.stream_of(other) is None
     assert json.loads(discovery_message(topics, "door", "safety"))["qos"] == 1
+
+
+def test_the_broker_says_so_when_a_server_is_killed(broker: Mosquitto, tmp_path: Path) -> None:
+    with listening(broker) as heard:
+        settings = {"mqtt__url": broker.url, "mqtt__client_id": "gvvad-under-test"}
+        with ServerProcess(store=tmp_path / "gvvad.db", **settings) as server:
+            heard.wait_for_newest(STATUS, "online")
+            with server.client() as client:
+                client.create(StreamConfig("door", SourceUrl(PUSHED)))
+            heard.wait_for_newest(STATE, "OFF")
+            server.process.kill()
+            heard.wait_for_newest(STATUS, "offline")
+        with ServerProcess(store=tmp_path / "gvvad.db", **settings) as server:
+            heard.wait_for_newest(STATUS, "online")
+            code, _ = server.terminate()
+            assert code == 0
+            heard.wait_for_newest(STATUS, "offline")
