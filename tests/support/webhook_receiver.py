@@ -162,7 +162,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
+        length = int(self.headers["content-length"])
+        body = self.rfile.read(length)
+        if len(body) < length:
+            return  # the sender was killed
         headers = {name.lower(): value for name, value in self.headers.items()}
         self._answer(self.server.receiver.take(Request(self.path, headers, body)))
 
