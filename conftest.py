@@ -6,7 +6,6 @@ With CI=true nothing is skipped for want of a package: what is missing is an err
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from functools import cache
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mosquitto import find_mosquitto
 from tests.support.networks import CameraNetwork
+from tests.support.programs_of_debian import find_program
 
 ROOT = Path(__file__).parent
 DATA = Path(os.environ.get("GVVAD_DATA", ROOT.parent / "shared" / "data"))
@@ -27,6 +26,9 @@ LIVE_TESTS = ROOT / "tests" / "e2e"
 LIVE = "live"
 POLITE = 10
 """Niceness of all other tests meanwhile."""
+
+PROGRAMS = ("faketime", "mosquitto")
+"""Debian packages with a marker and a program of their own name."""
 
 # For the system's Python, which has GStreamer.
 collect_ignore = ["tests/support/gst_program.py", "tests/support/gst_server.py"]
@@ -73,18 +75,21 @@ def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:
         if IN_CI:
             raise pytest.UsageError("gst-rtsp-server is not installed; run `make test-deps`")
         return "rtsp: gst-rtsp-server is not installed; run `make test-deps`"
-    if item.get_closest_marker("faketime") and shutil.which("faketime") is None:
-        if IN_CI:
-            raise pytest.UsageError("faketime is not installed; run `make test-deps`")
-        return "faketime: it is not installed; run `make test-deps`"
-    if item.get_closest_marker("mosquitto") and find_mosquitto() is None:
-        if IN_CI:
-            raise pytest.UsageError("mosquitto is not installed; run `make test-deps`")
-        return "mosquitto: it is not installed; run `make test-deps`"
+    if program := _lacks_program(item):
+        return f"{program}: it is not installed; run `make test-deps`"
     if item.get_closest_marker("network") and (missing := _lacks_networks()):
         if IN_CI:
             raise pytest.UsageError(f"no network of its own for a camera: {missing}")
         return f"network: {missing}"
+    return None
+
+
+def _lacks_program(item: pytest.Item) -> str | None:
+    for program in PROGRAMS:
+        if item.get_closest_marker(program) and find_program(program) is None:
+            if IN_CI:
+                raise pytest.UsageError(f"{program} is not installed; run `make test-deps`")
+            return program
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
 import subprocess
@@ -18,13 +17,9 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.support.cameras import free_port
+from tests.support.programs_of_debian import find_program
 
 WAIT_SECONDS = 20
-
-
-def find_mosquitto() -> str | None:
-    """The broker's program; Debian has it where only root looks."""
-    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 
 
 class Mosquitto:
@@ -42,7 +37,7 @@ class Mosquitto:
         login: tuple[str, str] | None = None,
         certificate: Path | None = None,
     ) -> None:
-        program = find_mosquitto()
+        program = find_program("mosquitto")
         assert program is not None
         self.port = free_port()
         self.certificate = certificate

@@ -224,6 +224,7 @@ def test_topics_are_told_apart_from_streams() -> None:
     assert json.loads(discovery_message(topics, "door", "safety"))["qos"] == 1
 
 
+@pytest.mark.long
 def test_the_broker_says_so_when_a_server_is_killed(broker: Mosquitto, tmp_path: Path) -> None:
     with listening(broker) as heard:
         settings = {"mqtt__url": broker.url, "mqtt__client_id": "gvvad-under-test"}

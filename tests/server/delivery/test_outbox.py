@@ -210,7 +210,7 @@ def test_a_record_that_cannot_be_read_is_dead_and_holds_up_nobody(database, outb
     assert "unreadable" in dead.error
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["take", "fail", "die"])), max_size=30)
 )
