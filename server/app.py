@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from server.bundle import Bundle, load_bundle
 from server.contract import WINDOW_FRAMES
+from server.desk import AlertDesk
 from server.engine.choice import Engine, EngineChoice, load_engine
 from server.engine.plans import Batches
 from server.hub import Hub
@@ -22,6 +23,7 @@ from server.ingest.settings import IngestSettings
 from server.push import PushLimits
 from server.rpc.server import RpcServer
 from server.settings import Settings
+from server.store.alerts import AlertLog
 from server.store.database import Database
 from server.store.streams import StreamStore
 from server.supervision import SupervisorSettings
@@ -33,6 +35,7 @@ from server.web.port import HttpPort
 logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
+DAY_SECONDS = 86_400.0
 STOP_SECONDS = 4.5
 """A stop that takes longer is cut short: supervisors kill after five seconds."""
 
@@ -54,6 +57,7 @@ class App:
         self._telemetry = Telemetry()
         self._http = HttpPort(settings.http, self._telemetry, lambda: self._not_ready)
         self._database: Database | None = None
+        self._desk: AlertDesk | None = None
         self._supervisor: Supervisor | None = None
         self._rpc: RpcServer | None = None
         self._stopping = threading.Event()
@@ -78,7 +82,11 @@ class App:
         model = model_info(bundle, detector)
         self._telemetry.model(model)
         self._database = await asyncio.to_thread(Database, self._settings.store.url)
-        self._supervisor = self._make_supervisor(bundle, detector, model, self._database)
+        self._desk = self._make_desk(self._database)
+        await asyncio.to_thread(self._desk.start)
+        self._supervisor = self._make_supervisor(
+            bundle, detector, model, self._database, self._desk
+        )
         self._rpc = RpcServer(
             self._supervisor, self._settings.grpc, self._settings.push.max_message_mb * MIB
         )
@@ -103,8 +111,10 @@ class App:
             await self._rpc.stop()
         if self._supervisor is not None:
             await self._supervisor.stop()
+        if self._desk is not None:
+            await asyncio.to_thread(self._desk.stop)
         if self._database is not None:
-            self._database.close()
+            await asyncio.to_thread(self._database.close)
         await self._http.stop()
 
     def _load_detector(self, bundle: Bundle) -> Engine:
@@ -121,8 +131,22 @@ class App:
         detector.warm_up(largest)
         return detector
 
+    def _make_desk(self, database: Database) -> AlertDesk:
+        days = self._settings.store.alert_days
+        return AlertDesk(
+            AlertLog(database),
+            self._telemetry,
+            keep_seconds=days * DAY_SECONDS if days else None,
+            max_watchers=self._settings.grpc.max_watchers,
+        )
+
     def _make_supervisor(
-        self, bundle: Bundle, detector: Engine, model: ModelInfo, database: Database
+        self,
+        bundle: Bundle,
+        detector: Engine,
+        model: ModelInfo,
+        database: Database,
+        desk: AlertDesk,
     ) -> Supervisor:
         settings, manifest = self._settings, bundle.manifest
         access = AccessPolicy(
@@ -131,7 +155,6 @@ class App:
             listen_networks=settings.access.listen_networks,
         )
         ingest = IngestSettings(**settings.ingest.model_dump(), access=access)
-        watchers = (settings.grpc.watch_backlog, settings.grpc.max_watchers)
         return Supervisor(
             detector,
             model,
@@ -149,7 +172,8 @@ class App:
             ),
             store=StreamStore(database),
             telemetry=self._telemetry,
-            hubs=(Hub(*watchers), Hub(*watchers)),
+            scores=Hub(settings.grpc.watch_backlog, settings.grpc.max_watchers),
+            desk=desk,
             make_pool=lambda take: IngestPool(
                 ingest, manifest.window, manifest.preprocess, take, self._telemetry.worker_lost
             ),

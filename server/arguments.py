@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from server.alert_arguments import add_alerts
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -50,6 +52,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_serve(commands)
     _add_streams(commands)
     _add_watch(commands)
+    add_alerts(commands, _add_client_flags)
     _add_push(commands)
     _add_model(commands)
     _add_backtest(commands)

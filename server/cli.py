@@ -25,6 +25,7 @@ from server.arguments import UsageError, parse
 if TYPE_CHECKING:
     from server.alerts import Alert
     from server.pushed import PushedFrame
+    from server.rpc.alert_messages import WatchedAlert
     from server.rpc.client import Client, Watch
     from server.scoring import WindowScore
     from server.streams import SourceError, SourceUrl
@@ -157,6 +158,12 @@ def _watch(options: argparse.Namespace) -> int:
     return _asked(options, show)
 
 
+def _alerts(options: argparse.Namespace) -> int:
+    from server.alerts_cli import run
+
+    return _asked(options, lambda client: run(options, client))
+
+
 def _push(options: argparse.Namespace) -> int:
     from server.sender import VideoSource
     from server.streams import SourceError
@@ -228,15 +235,20 @@ def _until_broken(
 
 def _watched(client: Client, stream_id: str | None) -> Iterator[tuple[int, WindowScore | Alert]]:
     """Scores and alerts as they come, each with what was lost before it."""
+    from server.alert_records import ChangeKind
     from server.rpc.client import ClientError
+    from server.scoring import WindowScore
 
     # Bounded: a terminal that stalls makes the server drop and tell, not this grow.
     inbox: queue.Queue[tuple[int, WindowScore | Alert] | ClientError] = queue.Queue(maxsize=256)
 
-    def pump(watch: Watch[WindowScore] | Watch[Alert]) -> None:
+    def pump(watch: Watch[WindowScore] | Watch[WatchedAlert]) -> None:
         try:
-            for entry in watch:
-                inbox.put(entry)
+            for missed, item in watch:
+                if isinstance(item, WindowScore):
+                    inbox.put((missed, item))
+                elif item.kind in (ChangeKind.OPENED, ChangeKind.CLOSED):
+                    inbox.put((missed, item.alert))
         except ClientError as error:
             inbox.put(error)
 
@@ -321,6 +333,10 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "streams update": _update,
     "streams remove": _remove,
     "watch": _watch,
+    "alerts list": _alerts,
+    "alerts get": _alerts,
+    "alerts ack": _alerts,
+    "alerts watch": _alerts,
     "push": _push,
     "model": _model,
     "backtest": _backtest,

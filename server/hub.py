@@ -151,9 +151,12 @@ class Hub(Generic[T]):
 
     def end_stream(self, stream_id: str) -> None:
         """End the watches of one stream, because it is gone; watches of all go on."""
-        for subscription in self._subscriptions:
-            if subscription.stream_id == stream_id:
-                subscription.end()
+        for subscription in self.watching(stream_id):
+            subscription.end()
+
+    def watching(self, stream_id: str) -> tuple[Subscription[T], ...]:
+        """Those that watch one stream alone."""
+        return tuple(one for one in self._subscriptions if one.stream_id == stream_id)
 
     def close(self) -> None:
         """End every watch, now and to come, because the server stops."""

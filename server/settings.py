@@ -219,13 +219,16 @@ class AlertSettings(_Group):
 
 
 class StoreSettings(_Group):
-    """Where streams are kept: a SQLAlchemy URL, SQLite or PostgreSQL.
+    """Where streams and alerts are kept.
 
-    It may hold a password, so it is never shown.
+    Attributes:
+        url: SQLAlchemy URL, SQLite or PostgreSQL. It may hold a password, so it is never shown.
+        alert_days: alerts that did not change for so many days are deleted; 0 keeps them for ever.
     """
 
     # repr=False: settings get logged.
     url: Annotated[str, Field(min_length=1, repr=False)] = "sqlite:///gvvad.db"
+    alert_days: Annotated[float, Field(ge=0, le=36500, allow_inf_nan=False)] = 90
 
 
 class LogSettings(_Group):

@@ -17,6 +17,7 @@ from functools import partial
 
 from server.alerts import Alert, AlertMachine
 from server.batcher import Batcher, Lane
+from server.desk import AlertDesk
 from server.hub import Hub
 from server.ingest.events import (
     FrameStats,
@@ -72,6 +73,8 @@ class Supervisor:
         settings: values.
         store: where streams survive a restart.
         telemetry: where everything is counted.
+        scores: where scores are published.
+        desk: where changes of alerts are handed in; started before and stopped after.
         make_pool: builds the decode workers around the callback for their events.
     """
 
@@ -83,12 +86,13 @@ class Supervisor:
         *,
         store: StreamStore,
         telemetry: Telemetry,
-        hubs: tuple[Hub[WindowScore], Hub[Alert]],
+        scores: Hub[WindowScore],
+        desk: AlertDesk,
         make_pool: MakePool,
     ) -> None:
         self.model = model
         self.push_calls = PushCalls(settings.push)
-        self.scores, self.alerts = hubs
+        self.scores, self.desk = scores, desk
         self._settings = settings
         self._store = store
         self._telemetry = telemetry
@@ -117,7 +121,12 @@ class Supervisor:
                 if stream.temporary:
                     continue
                 next_sequence = stream.lane.next_sequence
-                await asyncio.to_thread(self._store.settle, stream.config.stream_id, next_sequence)
+                try:
+                    await asyncio.to_thread(
+                        self._store.settle, stream.config.stream_id, next_sequence
+                    )
+                except StoreError as error:  # then the sequence goes on a little higher
+                    logger.warning("stream %s: %s", stream.config.stream_id, error)
 
     # What clients ask for
 
@@ -135,7 +144,8 @@ class Supervisor:
             self._check_free(config)
             created_seconds = time.time()
             await asyncio.to_thread(self._store.save, config, created_seconds)
-            return await self._open(config, created_seconds, next_sequence=0)
+            next_sequence = await asyncio.to_thread(self._begins_at, config.stream_id)
+            return await self._open(config, created_seconds, next_sequence)
 
     def get(self, stream_id: str) -> StreamView:
         """One stream.
@@ -202,6 +212,7 @@ class Supervisor:
             NotPushableError: it is no push:// stream, or another call pushes to it.
             StreamExistsError: the temporary id is taken.
             CapacityError: there are as many streams as the settings allow.
+            StoreError: nobody knows where the sequence of the temporary id begins.
         """
         session = await self._begin_push(stream_id, temporary_id, push)
         try:
@@ -322,6 +333,11 @@ class Supervisor:
 
     # Helpers
 
+    def _begins_at(self, stream_id: str) -> int:
+        # What waits at the desk may be in the store by the time that is asked, not before.
+        waiting = self.desk.begins_at(stream_id)
+        return max(waiting, self._store.begins_at(stream_id))
+
     async def _open(
         self, config: StreamConfig, created_seconds: float, next_sequence: int
     ) -> StreamView:
@@ -372,7 +388,7 @@ class Supervisor:
         if stream.session is not None:
             stream.session.fail(UnknownStreamError(f"stream {stream_id} was deleted"))
         self.scores.end_stream(stream_id)
-        self.alerts.end_stream(stream_id)
+        self.desk.end_stream(stream_id)
         logger.info("stream %s deleted", stream_id)
 
     def _reopen(self, stream: StreamRecord, before: StreamConfig) -> None:
@@ -401,7 +417,8 @@ class Supervisor:
             if stream_id is None:
                 config = StreamConfig(temporary_id, SourceUrl(PUSHED))
                 self._check_free(config)
-                stream = self._enter(config, time.time(), 0, 0)
+                next_sequence = await asyncio.to_thread(self._begins_at, temporary_id)
+                stream = self._enter(config, time.time(), next_sequence, 0)
                 stream.temporary = True
             else:
                 stream = self._pushable(stream_id)
@@ -461,7 +478,7 @@ class Supervisor:
                 alert.state.value,
                 alert.peak_score,
             )
-            self.alerts.publish(alert)
+            self.desk.submit(alert)
 
     def _known(self, stream_id: str) -> StreamRecord:
         stream = self._streams.get(stream_id)

@@ -32,10 +32,10 @@ def stream_json(view: StreamView) -> Json:
         "message": status.message,
         "frames_decoded": status.frames_decoded,
         "reconnects": status.reconnects,
-        "last_frame_time": _rfc3339(status.last_frame_seconds),
+        "last_frame_time": rfc3339(status.last_frame_seconds),
         "next_sequence": view.next_sequence,
         "last_score": view.last_score,
-        "create_time": _rfc3339(view.created_seconds),
+        "create_time": rfc3339(view.created_seconds),
     }
 
 
@@ -48,8 +48,8 @@ def score_json(score: WindowScore, missed: int) -> Json:
         "sequence": score.sequence,
         "window_number": score.span.number,
         "frames": [score.span.first_frame, score.span.end_frame],
-        "start_time": _rfc3339(score.span.start_capture_seconds),
-        "end_time": _rfc3339(score.span.end_capture_seconds),
+        "start_time": rfc3339(score.span.start_capture_seconds),
+        "end_time": rfc3339(score.span.end_capture_seconds),
         "score": score.score,
         "drop_reason": reason.value if reason is not None else None,
         "latency_seconds": score.latency_seconds,
@@ -67,10 +67,10 @@ def alert_json(alert: Alert, missed: int) -> Json:
         "bundle": alert.bundle_id,
         "state": alert.state.value,
         "sequences": [alert.first_sequence, alert.last_sequence],
-        "start_time": _rfc3339(alert.start_seconds),
-        "end_time": _rfc3339(alert.end_seconds),
+        "start_time": rfc3339(alert.start_seconds),
+        "end_time": rfc3339(alert.end_seconds),
         "peak_score": alert.peak_score,
-        "peak_time": _rfc3339(alert.peak_seconds),
+        "peak_time": rfc3339(alert.peak_seconds),
         "explanation": _explanation_json(alert.explanation),
         "missed": missed,
     }
@@ -119,6 +119,11 @@ def stream_table(views: Sequence[StreamView]) -> list[str]:
         )
         for view in views
     ]
+    return table(rows)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows as lines, their columns as wide as they must be."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -177,11 +182,14 @@ def bar(score: float) -> str:
     return "#" * filled + "." * (_BAR_CELLS - filled)
 
 
+def clock(utc_seconds: float) -> str:
+    """The time of day for people: UTC, as in the server's log and in every API message."""
+    return f"{datetime.fromtimestamp(utc_seconds, UTC).strftime('%H:%M:%S.%f')[:-3]}Z"
+
+
 def _line(utc_seconds: float, stream_id: str, what: str, missed: int) -> str:
-    # UTC, as in the server's log and in every API message.
-    clock = datetime.fromtimestamp(utc_seconds, UTC).strftime("%H:%M:%S.%f")[:-3]
     lost = f" ({missed} lost before: read faster)" if missed else ""
-    return f"{clock}Z {stream_id.ljust(_ID_CELLS)} {what}{lost}"
+    return f"{clock(utc_seconds)} {stream_id.ljust(_ID_CELLS)} {what}{lost}"
 
 
 def _state(view: StreamView) -> str:
@@ -193,7 +201,8 @@ def _number(score: float | None) -> str:
     return "-" if score is None else f"{score:.3f}"
 
 
-def _rfc3339(utc_seconds: float | None) -> str | None:
+def rfc3339(utc_seconds: float | None) -> str | None:
+    """UTC seconds as programs read them; None stays None."""
     if utc_seconds is None:
         return None
     return datetime.fromtimestamp(utc_seconds, UTC).isoformat(timespec="milliseconds")

@@ -22,6 +22,7 @@ from server.store.database import StoreError
 from server.streams import Reason, SourceError
 from server.views import (
     CapacityError,
+    ExpiredCursorError,
     IdleError,
     InvalidVideoError,
     LimitError,
@@ -29,6 +30,7 @@ from server.views import (
     NotPushableError,
     StoppingError,
     StreamExistsError,
+    UnknownAlertError,
     UnknownStreamError,
 )
 
@@ -161,6 +163,8 @@ _CODES = {
     InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidVideoError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownStreamError: grpc.StatusCode.NOT_FOUND,
+    UnknownAlertError: grpc.StatusCode.NOT_FOUND,
+    ExpiredCursorError: grpc.StatusCode.OUT_OF_RANGE,
     NotPushableError: grpc.StatusCode.FAILED_PRECONDITION,
     LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     IdleError: grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -18,8 +18,9 @@ from gvvad.v1 import (
     stream_pb2_grpc,
 )
 
+from server.rpc.alert_service import AlertService
 from server.rpc.boundary import Boundary
-from server.rpc.service import AlertService, Backend, ModelService, ScoreService, StreamService
+from server.rpc.service import Backend, ModelService, ScoreService, StreamService
 from server.settings import GrpcSettings
 from server.views import StoppingError
 
@@ -108,7 +109,7 @@ class RpcServer:
         # First of all, so that load balancers look elsewhere while calls still finish.
         await self._health.enter_graceful_shutdown()
         self._backend.scores.close()
-        self._backend.alerts.close()
+        self._backend.desk.changed.close()
         self._backend.end_pushes(StoppingError())
         if self._server is not None:
             await self._server.stop(grace_seconds)
