@@ -9,11 +9,13 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.support import postgresql
 from tests.support.networks import CameraNetwork
 
 ROOT = Path(__file__).parent
@@ -68,30 +70,27 @@ def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:
         return f"clips: no real clips at {DATA}; set GVVAD_DATA"
     if item.get_closest_marker("gpu") and not Path("/dev/nvidiactl").exists():
         return "gpu: no CUDA device"
-    if item.get_closest_marker("rtsp") and not _has_rtsp_server():
-        if IN_CI:
-            raise pytest.UsageError("gst-rtsp-server is not installed; run `make test-deps`")
-        return "rtsp: gst-rtsp-server is not installed; run `make test-deps`"
-    if item.get_closest_marker("faketime") and shutil.which("faketime") is None:
-        if IN_CI:
-            raise pytest.UsageError("faketime is not installed; run `make test-deps`")
-        return "faketime: it is not installed; run `make test-deps`"
-    if item.get_closest_marker("network") and (missing := _lacks_networks()):
-        if IN_CI:
-            raise pytest.UsageError(f"no network of its own for a camera: {missing}")
-        return f"network: {missing}"
+    for name, lacks in _PACKAGES.items():
+        if item.get_closest_marker(name) and (missing := lacks()):
+            if IN_CI:
+                raise pytest.UsageError(f"{name}: {missing}")
+            return f"{name}: {missing}"
     return None
 
 
 @cache
-def _has_rtsp_server() -> bool:
+def _lacks_rtsp_server() -> str:
     probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
     try:
         command = ["/usr/bin/python3", "-c", probe]
-        finished = subprocess.run(command, capture_output=True, timeout=30)
+        found = subprocess.run(command, capture_output=True, timeout=30).returncode == 0
     except OSError:
-        return False
-    return finished.returncode == 0
+        found = False
+    return "" if found else "gst-rtsp-server is not installed; run `make test-deps`"
+
+
+def _lacks_faketime() -> str:
+    return "" if shutil.which("faketime") else "it is not installed; run `make test-deps`"
 
 
 @cache
@@ -104,6 +103,32 @@ def _lacks_networks() -> str:
     except AssertionError as error:
         return f"namespaces and filters need root and their kernel modules ({error})"
     return ""
+
+
+_PACKAGES: dict[str, Callable[[], str]] = {
+    "rtsp": _lacks_rtsp_server,
+    "faketime": _lacks_faketime,
+    "network": _lacks_networks,
+    "postgresql": postgresql.lacks,
+}
+"""By marker: why its tests cannot run here; empty where they can."""
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[postgresql.Cluster]:
+    """A PostgreSQL; only for tests marked `postgresql`."""
+    running = postgresql.Cluster()
+    yield running
+    running.remove()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a new database of each kind that the server knows."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    made: postgresql.Cluster = request.getfixturevalue("cluster")
+    return made.database()
 
 
 @pytest.fixture(scope="session")

@@ -82,16 +82,18 @@ class App:
         model = model_info(bundle, detector)
         self._telemetry.model(model)
         self._database = await asyncio.to_thread(Database, self._settings.store.url)
-        self._desk = self._make_desk(self._database)
-        await asyncio.to_thread(self._desk.start)
-        self._supervisor = self._make_supervisor(
-            bundle, detector, model, self._database, self._desk
-        )
+        desk = self._make_desk(self._database)
+        self._supervisor = self._make_supervisor(bundle, detector, model, self._database, desk)
         self._rpc = RpcServer(
             self._supervisor, self._settings.grpc, self._settings.push.max_message_mb * MIB
         )
-        await self._rpc.start()
+        # The port first: a second server by mistake must not touch the alerts of this one.
+        self._rpc.bind()
+        await asyncio.to_thread(desk.start)
+        self._desk = desk
         await self._supervisor.start()
+        # Served last: a stream that is not loaded yet would look deleted to who watches it.
+        await self._rpc.start()
         self._not_ready = None
         logger.info(
             "ready: bundle %s (%s), engine %s on %s, gRPC on port %d, HTTP on port %d",

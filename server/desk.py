@@ -79,8 +79,8 @@ class AlertDesk:
 
     Attributes:
         log: where the changes are.
-        changed: hands out a change when there is something new in the log; a watcher that
-            is behind gets the newest alone, and reads the log.
+        changed: hands every watcher, of whatever stream, a change when there is something
+            new in the log; one that is behind gets the newest alone, and reads the log.
 
     Args:
         log: where changes are written.
@@ -262,7 +262,8 @@ class AlertDesk:
         self._told = change.position
         for listener in self._listeners:
             listener(change)
-        self.changed.publish(change)
+        # Those of other streams too: their place in the log must not fall behind and be purged.
+        self.changed.publish_to_all(change)
 
     # The queue; under the condition
 

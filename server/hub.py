@@ -124,6 +124,11 @@ class Hub(Generic[T]):
             if subscription.stream_id in (None, item.stream_id):
                 subscription.offer(item)
 
+    def publish_to_all(self, item: T) -> None:
+        """Hand an item to every watcher, of whatever stream; else as `publish`."""
+        for subscription in self._subscriptions:
+            subscription.offer(item)
+
     @asynccontextmanager
     async def subscribe(self, stream_id: str | None = None) -> AsyncIterator[Subscription[T]]:
         """Watch one stream, or all of them where `stream_id` is None.

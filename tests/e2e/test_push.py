@@ -186,7 +186,7 @@ def test_scores_and_alerts_are_told_in_the_bundle_s_sentences(tmp_path: Path) ->
         add(client, "door", PUSHED)
         with client.watch_alerts("door") as alerts:
             answers = answers_of(client.push(iter(frames), raw(), "door"))
-            _, alert = next(alerts)
+            alert = next(alerts)[1].alert
     told = [answer.score.explanation for answer in answers if answer.score is not None]
     assert {tuple(near.text for near in one) for one in told} == {("red", "blue")}
     assert told[0][0].weight == pytest.approx(230 / 255, abs=0.01)

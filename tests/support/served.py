@@ -60,3 +60,4 @@ def serving(run: Run[Any], backend: MemoryBackend) -> Iterator[Served]:
         for client in served.clients:
             client.close()
         run(rpc.stop(grace_seconds=1.0))
+        backend.close()
