@@ -13,11 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from server.alert_queue import MOST_WAITING, Entry, Farewell, Losses, Opening, Picture, spared
 from server.alert_records import AlertChange, AlertRecord, ChangeKind, Evidence
+from server.alert_retention import Retention
 from server.alerts import Alert
-from server.hub import Hub, Subscription
+from server.hub import Hub
 from server.store.alerts import AlertLog
 from server.store.database import StoreError
 from server.telemetry import Telemetry
@@ -25,53 +26,13 @@ from server.views import UnknownAlertError
 
 logger = logging.getLogger(__name__)
 
-MOST_WAITING = 10_000
 DRAIN_SECONDS = 1.5
 """How long a stop waits for the store; the whole server's has less than five seconds."""
 
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
-LOSSES_TOLD_SECONDS = 60.0
-PURGE_EVERY_SECONDS = 3600.0
-PURGED_AT_ONCE = 500
 
 Listener = Callable[[AlertChange], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Opening:
-    """An alert that opened or closed."""
-
-    kind: ChangeKind
-    alert: Alert
-
-    @property
-    def alert_id(self) -> str:
-        return self.alert.alert_id
-
-    def write(self, log: AlertLog) -> AlertChange | None:
-        return log.append(self.kind, self.alert, time.time())
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """What is kept of an alert's pictures."""
-
-    alert_id: str
-    evidence: Evidence
-
-    def write(self, log: AlertLog) -> AlertChange | None:
-        return log.set_evidence(self.alert_id, self.evidence, time.time())
-
-
-@dataclass(frozen=True, slots=True)
-class _Farewell:
-    """The watches of a stream that is gone, to be ended once its last change is told."""
-
-    watches: tuple[Subscription[AlertChange], ...]
-
-
-_Entry = _Opening | _Picture | _Farewell
 
 
 class AlertDesk:
@@ -103,12 +64,12 @@ class AlertDesk:
         self.changed: Hub[AlertChange] = Hub(1, max_watchers)
         self._telemetry = telemetry
         self._listeners = list(listeners)
-        self._retention = _Retention(log, keep_seconds)
-        self._losses = _Losses()
+        self._retention = Retention(log, keep_seconds)
+        self._losses = Losses()
         self._writing = threading.Lock()
         self._told = 0
-        self._waiting: deque[_Entry] = deque()
-        self._under_way: _Entry | None = None
+        self._waiting: deque[Entry] = deque()
+        self._under_way: Entry | None = None
         self._condition = threading.Condition()
         self._stop_by: float | None = None
         # A daemon: a database that never answers must not keep the process alive.
@@ -154,16 +115,16 @@ class AlertDesk:
     def submit(self, alert: Alert) -> None:
         """An alert opened or closed."""
         kind = ChangeKind.CLOSED if alert.is_closed else ChangeKind.OPENED
-        self._enqueue(_Opening(kind, alert))
+        self._enqueue(Opening(kind, alert))
 
     def set_evidence(self, alert_id: str, evidence: Evidence) -> None:
         """What is kept of an alert's pictures has changed."""
-        self._enqueue(_Picture(alert_id, evidence))
+        self._enqueue(Picture(alert_id, evidence))
 
     def end_stream(self, stream_id: str) -> None:
         """A stream is gone: its watches end after what was handed in before."""
         # Those of now: who watches a stream of this id that comes next is left alone.
-        self._enqueue(_Farewell(self.changed.watching(stream_id)))
+        self._enqueue(Farewell(self.changed.watching(stream_id)))
 
     def acknowledge(self, alert_id: str, note: str) -> AlertRecord:
         """Somebody has seen an alert; returns once that is committed.
@@ -185,7 +146,7 @@ class AlertDesk:
             (
                 entry.alert.last_sequence + 1
                 for entry in entries
-                if isinstance(entry, _Opening) and entry.alert.stream_id == stream_id
+                if isinstance(entry, Opening) and entry.alert.stream_id == stream_id
             ),
             default=0,
         )
@@ -230,8 +191,8 @@ class AlertDesk:
     def _is_over(self) -> bool:
         return self._stop_by is not None and time.monotonic() >= self._stop_by
 
-    def _deal_with(self, entry: _Entry) -> None:
-        if isinstance(entry, _Farewell):
+    def _deal_with(self, entry: Entry) -> None:
+        if isinstance(entry, Farewell):
             for watch in entry.watches:
                 watch.end()
             return
@@ -267,94 +228,13 @@ class AlertDesk:
 
     # The queue; under the condition
 
-    def _enqueue(self, entry: _Entry) -> None:
+    def _enqueue(self, entry: Entry) -> None:
         with self._condition:
             self._waiting.append(entry)
             if len(self._waiting) > MOST_WAITING:
-                self._losses.count(_spared(self._waiting))
+                self._losses.count(spared(self._waiting))
             self._telemetry.alerts_waiting(self._count())
             self._condition.notify_all()
 
     def _count(self) -> int:
         return len(self._waiting) + (self._under_way is not None)
-
-
-def _spared(waiting: deque[_Entry]) -> _Entry:
-    """Take out the entry whose loss costs least.
-
-    That is the oldest opening of an alert whose end waits as well, which says all that
-    it said; else the oldest of all but farewells, which cost nothing.
-    """
-    closed = {
-        entry.alert_id
-        for entry in waiting
-        if isinstance(entry, _Opening) and entry.kind is ChangeKind.CLOSED
-    }
-    told = (
-        place
-        for place, entry in enumerate(waiting)
-        if isinstance(entry, _Opening)
-        and entry.kind is ChangeKind.OPENED
-        and entry.alert_id in closed
-    )
-    oldest = (place for place, entry in enumerate(waiting) if not isinstance(entry, _Farewell))
-    place = next(told, None)
-    place = next(oldest, 0) if place is None else place
-    entry = waiting[place]
-    del waiting[place]
-    return entry
-
-
-class _Losses:
-    """Counts what had no room, and says so once a minute."""
-
-    def __init__(self) -> None:
-        self._lost = 0
-        self._told_at = -LOSSES_TOLD_SECONDS
-
-    def count(self, entry: _Entry) -> None:
-        self._lost += 1
-        if time.monotonic() - self._told_at < LOSSES_TOLD_SECONDS:
-            return
-        self._told_at = time.monotonic()
-        of = "" if isinstance(entry, _Farewell) else f", the newest of alert {entry.alert_id}"
-        logger.error(
-            "%d changes of alerts are lost so far%s: over %d wait for the store",
-            self._lost,
-            of,
-            MOST_WAITING,
-        )
-
-
-class _Retention:
-    """Deletes what is too old, a little at a time so that no alert waits for it."""
-
-    def __init__(self, log: AlertLog, keep_seconds: float | None) -> None:
-        self._log = log
-        self._keep_seconds = keep_seconds
-        self._next_at = time.monotonic()
-        self._alerts = self._changes = 0
-
-    def due_in_seconds(self) -> float:
-        if self._keep_seconds is None:
-            return PURGE_EVERY_SECONDS
-        return self._next_at - time.monotonic()
-
-    def step(self) -> None:
-        assert self._keep_seconds is not None
-        try:
-            gone = self._log.purge(time.time() - self._keep_seconds, PURGED_AT_ONCE)
-        except StoreError as error:
-            logger.warning("old alerts are kept for now: %s", error)
-            self._next_at = time.monotonic() + PURGE_EVERY_SECONDS
-            return
-        self._alerts += gone.alerts
-        self._changes += gone.changes
-        if gone.changes == PURGED_AT_ONCE:
-            return
-        if self._changes:
-            logger.info(
-                "retention deleted %d alerts and %d changes of alerts", self._alerts, self._changes
-            )
-        self._alerts = self._changes = 0
-        self._next_at = time.monotonic() + PURGE_EVERY_SECONDS

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -74,12 +75,16 @@ def client(server: ServerProcess) -> Iterator[Client]:
         yield client
 
 
+_DOORS = count()
+
+
 @pytest.fixture
 def door(client: Client) -> Iterator[str]:
-    """A stream that clients push to."""
-    add(client, "door", PUSHED)
-    yield "door"
-    client.delete("door")
+    """A stream that clients push to, with an id of its own: sequences outlive a stream."""
+    stream_id = f"door-{next(_DOORS)}"
+    add(client, stream_id, PUSHED)
+    yield stream_id
+    client.delete(stream_id)
 
 
 def scores_of(client: Client, clip: Path, stream_id: str | None = None) -> list[WindowScore]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
+from server.alert_records import ChangeKind
 from server.alerts import AlertState
 from server.app import model_info
 from server.batcher import BatchSettings
@@ -30,8 +31,10 @@ from server.supervision import SupervisorSettings
 from server.supervisor import Supervisor
 from server.telemetry import Telemetry
 from server.views import CapacityError, StreamExistsError, StreamView, UnknownStreamError
+from tests.support.backend import an_alert
 from tests.support.cameras import free_port
 from tests.support.clips import grey_clip
+from tests.support.pushing import TINY
 from tests.support.tiny_bundle import make_tiny_bundle
 
 WAIT_SECONDS = 20
@@ -158,6 +161,19 @@ def test_a_deleted_stream_leaves_nothing_and_may_come_again(bundle: Bundle, tmp_
             await run.supervisor.create(config)
             # Sequences go on beyond those of before: an alert's id is made of one.
             assert (await run.until("file", is_ended)).next_sequence >= 4
+
+    asyncio.run(scenario())
+
+
+def test_a_temporary_id_that_comes_back_goes_on_after_its_alerts(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            run.log.append(ChangeKind.OPENED, an_alert("guest", first_sequence=40), 1.0)
+            for stream_id, begins in (("guest", 43), ("other", 0)):
+                async with run.supervisor.pushing(None, stream_id, TINY):
+                    assert run.supervisor.get(stream_id).next_sequence == begins
 
     asyncio.run(scenario())
 
