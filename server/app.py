@@ -137,8 +137,7 @@ class App:
             model,
             SupervisorSettings(
                 batch=settings.batch.to_values(),
-                close_ratio=settings.alerts.close_ratio,
-                min_duration_seconds=settings.alerts.min_duration_seconds,
+                alerts=settings.alerts.to_values(),
                 max_streams=settings.max_streams,
                 access=access,
                 push=PushLimits(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from server.alerts import AlertMachine, ScoredSpan
+from server.alert_machine import AlertMachine
+from server.alerts import ScoredSpan
 from server.batcher import Lane
 from server.push import PushSession
 from server.scoring import WindowScore

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from server.alerts import Alert, AlertMachine, AlertPolicy, ScoredSpan
+from server.alert_machine import AlertMachine
+from server.alerts import Alert, AlertPolicy, ScoredSpan
 from server.bundle import Bundle
 from server.ingest.video import file_windows
 from server.scoring import Detector, StreamMemory, Verdict, score_features

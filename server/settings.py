@@ -26,10 +26,18 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS
+from server.alerts import (
+    CLOSE_RATIO,
+    COOLDOWN_SECONDS,
+    MAX_DURATION_SECONDS,
+    MERGE_GAP_SECONDS,
+    MIN_DURATION_SECONDS,
+    AlertDefaults,
+)
 from server.bundle import DEFAULT_BUNDLE
 from server.ingest.access import LOOPBACK, Network
 from server.ingest.settings import MAX_PIXELS
+from server.tuning import LONGEST_SECONDS, LONGEST_SHORT_SECONDS
 from server.wording import one_line, quoted
 
 if TYPE_CHECKING:
@@ -79,6 +87,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(min_length=1)]
 Directory = Annotated[Path, BeforeValidator(_refuse_no_path)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+_Short = Annotated[float, Field(ge=0, le=LONGEST_SHORT_SECONDS, allow_inf_nan=False)]
 
 
 class GrpcSettings(_Group):
@@ -205,17 +214,29 @@ class AccessSettings(_Group):
 
 
 class AlertSettings(_Group):
-    """When scores become alerts.
+    """How scores become alerts on a stream that is not tuned; all in capture time.
 
     Attributes:
-        close_ratio: an alert closes below this part of its open threshold (hysteresis).
-        min_duration_seconds: capture time an event must span to become an alert.
+        close_ratio: an alert begins to end below this part of its open threshold (hysteresis).
+        min_duration_seconds: that an event must span to become an alert.
+        merge_gap_seconds: scores stay low for so long before an alert ends.
+        max_duration_seconds: a longer alert is ended and continued by another.
+        cooldown_seconds: after the end of a delivered alert, in which none is delivered.
     """
 
     close_ratio: Annotated[float, Field(gt=0, le=1)] = CLOSE_RATIO
-    min_duration_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = (
-        MIN_DURATION_SECONDS
+    min_duration_seconds: _Short = MIN_DURATION_SECONDS
+    merge_gap_seconds: _Short = MERGE_GAP_SECONDS
+    max_duration_seconds: Annotated[float, Field(ge=1, le=LONGEST_SECONDS, allow_inf_nan=False)] = (
+        MAX_DURATION_SECONDS
     )
+    cooldown_seconds: Annotated[float, Field(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)] = (
+        COOLDOWN_SECONDS
+    )
+
+    def to_values(self) -> AlertDefaults:
+        """The same in the state machine's own type."""
+        return AlertDefaults(**self.model_dump())
 
 
 class StoreSettings(_Group):

@@ -15,7 +15,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
-from server.alerts import Alert, AlertMachine
+from server.alert_machine import AlertMachine
+from server.alerts import Alert, EndReason
 from server.batcher import Batcher, Lane
 from server.hub import Hub
 from server.ingest.events import (
@@ -113,7 +114,7 @@ class Supervisor:
             await asyncio.to_thread(self._pool.stop)
             await asyncio.to_thread(self._batcher.stop)
             for stream in self._all():
-                self._publish(stream.machine.finish())
+                self._publish(stream.machine.finish(EndReason.STOPPED))
                 if stream.temporary:
                     continue
                 next_sequence = stream.lane.next_sequence
@@ -128,9 +129,11 @@ class Supervisor:
             StreamExistsError: the id, or the port to listen on, is taken.
             CapacityError: there are as many streams as the settings allow.
             SourceError: ADDRESS_DENIED.
+            PolicyError: its tuning does not go with its threshold.
             StoreError: it could not be stored; then it does not exist.
         """
         self._settings.access.check(config)
+        self._settings.alert_policy(config, self.model.threshold)
         async with self._changing:
             self._check_free(config)
             created_seconds = time.time()
@@ -154,21 +157,22 @@ class Supervisor:
         """Change a stream; it reconnects where its source changed or it had come to rest.
 
         Raises:
-            UnknownStreamError, StreamExistsError, SourceError, StoreError: as `create`;
-                and whatever `change` raises.
+            UnknownStreamError, StreamExistsError, SourceError, PolicyError, StoreError: as
+                `create`; and whatever `change` raises.
         """
         async with self._changing:
             # Read here and not by the caller: what another update just changed is kept.
             config = change(self.get(stream_id).config)
             self._settings.access.check(config)
             self._check_port(config)
+            policy = self._settings.alert_policy(config, self.model.threshold)
             with self._lock:
                 stream = self._known(stream_id)
             if not stream.temporary:
                 await asyncio.to_thread(self._store.update, config)
             with self._lock:
                 before, stream.config = stream.config, config
-                stream.machine.policy = self._settings.alert_policy(config, self.model.threshold)
+                stream.machine.policy = policy
             self._reopen(stream, before)
             return self.get(stream_id)
 
@@ -351,7 +355,7 @@ class Supervisor:
         machine = AlertMachine(
             config.stream_id,
             self.model.bundle_id,
-            self._settings.alert_policy(config, self.model.threshold),
+            self._settings.usable_policy(config, self.model.threshold),
         )
         stream = StreamRecord(config, created_seconds, lane, machine, reserved)
         with self._lock:
@@ -367,7 +371,7 @@ class Supervisor:
         with self._lock:
             del self._streams[stream_id]
             self._batcher.close_lane(stream.lane)
-            self._publish(stream.machine.finish())
+            self._publish(stream.machine.finish(EndReason.STOPPED))
             self._telemetry.forget(stream_id)
         if stream.session is not None:
             stream.session.fail(UnknownStreamError(f"stream {stream_id} was deleted"))
@@ -450,17 +454,12 @@ class Supervisor:
 
     def _publish(self, changes: Sequence[Alert]) -> None:
         for alert in changes:
-            if alert.is_closed:
-                self._telemetry.alert_closed(alert.stream_id)
-            else:
-                self._telemetry.alert_opened(alert.stream_id)
-            logger.info(
-                "stream %s alert %s %s, peak %.3f",
-                alert.stream_id,
-                alert.alert_id,
-                alert.state.value,
-                alert.peak_score,
-            )
+            if alert.suppression is None:
+                count = self._telemetry
+                (count.alert_closed if alert.is_closed else count.alert_opened)(alert.stream_id)
+            elif not alert.is_closed:
+                self._telemetry.alert_suppressed(alert.stream_id, alert.suppression.value)
+            logger.info("stream %s alert %s %s", alert.stream_id, alert.alert_id, alert.words)
             self.alerts.publish(alert)
 
     def _known(self, stream_id: str) -> StreamRecord:

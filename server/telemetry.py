@@ -19,6 +19,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from server.alerts import Suppression
 from server.ingest.events import WorkerLoss
 from server.views import ModelInfo
 
@@ -52,6 +53,8 @@ class Telemetry:
         # Touching a label makes its series: rate() does not see a first event that creates it.
         for counter in (self._frames, self._scored, self._alerts):
             counter.labels(stream_id)
+        for reason in Suppression:
+            self._suppressed.labels(stream_id, reason.value)
         self._alerts_open.labels(stream_id)
 
     def frames(self, stream_id: str, count: int, last_frame_seconds: float | None) -> None:

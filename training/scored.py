@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from server.alerts import CLOSE_RATIO, AlertMachine, AlertPolicy, ScoredSpan
+from server.alert_machine import AlertMachine
+from server.alerts import CLOSE_RATIO, AlertPolicy, ScoredSpan
 from server.bundle import Bundle
 from server.contract import WINDOW_FRAMES
 from server.engine.onnxruntime import EngineOptions, OnnxDetector

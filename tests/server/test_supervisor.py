@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from server.alerts import AlertState
+from server.alerts import AlertDefaults, AlertState
 from server.app import model_info
 from server.batcher import BatchSettings
 from server.bundle import Bundle
@@ -53,7 +53,11 @@ class Running:
             detector,
             model_info(bundle, detector),
             SupervisorSettings(
-                BatchSettings(), 0.8, 0.0, max_streams=2, access=access, push=PushLimits()
+                BatchSettings(),
+                AlertDefaults(min_duration_seconds=0),
+                max_streams=2,
+                access=access,
+                push=PushLimits(),
             ),
             store=self.store,
             telemetry=self.telemetry,
