@@ -213,13 +213,14 @@ class Alert:
         return self.state is AlertState.CLOSED
 
     @property
-    def words(self) -> str:
-        """What became of it, for people: "closed (split, not delivered: cooldown), peak 0.912"."""
-        remarks = [] if self.end_reason is None else [self.end_reason.value.replace("_", " ")]
+    def remarks(self) -> str:
+        """Why it ended and why nobody is told, in brackets: " (split, not delivered: snoozed)"."""
+        found = []
+        if self.end_reason not in (None, EndReason.SCORE_FELL):
+            found.append(self.end_reason.value.replace("_", " "))
         if self.suppression is not None:
-            remarks.append(f"not delivered: {self.suppression.value.replace('_', ' ')}")
-        told = f" ({', '.join(remarks)})" if remarks else ""
-        return f"{self.state.value}{told}, peak {self.peak_score:.3f}"
+            found.append(f"not delivered: {self.suppression.value.replace('_', ' ')}")
+        return f" ({', '.join(found)})" if found else ""
 
 
 def alert_id(stream_id: str, bundle_id: str, first_sequence: int) -> str:

@@ -8,6 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from server.tuning_flags import (
+    add_snooze_arguments,
+    add_tuning_flags,
+    add_update_flags,
+)
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -98,6 +104,7 @@ def _add_streams(commands: Commands) -> None:
     add.add_argument("stream", metavar="STREAM", help="its id: 1 to 63 of a-z, 0-9 and '-'")
     add.add_argument("url", metavar="URL", help="rtsp://, rtsps:// or file:// URL")
     _add_source_flags(add)
+    add_tuning_flags(add)
     add.set_defaults(command="streams add")
     update = actions.add_parser("update", help="change a stream; what is not named stays")
     update.add_argument("stream", metavar="STREAM")
@@ -106,6 +113,7 @@ def _add_streams(commands: Commands) -> None:
     update.add_argument(
         "--bundle-threshold", action="store_true", help="go back to the bundle's threshold"
     )
+    add_update_flags(update)
     update.set_defaults(command="streams update")
     for name, text in (("get", "show one stream"), ("remove", "stop and forget a stream")):
         action = actions.add_parser(name, help=text)
@@ -114,7 +122,10 @@ def _add_streams(commands: Commands) -> None:
         _add_client_flags(action)
     everything = actions.add_parser("list", help="list all streams")
     everything.set_defaults(command="streams list")
-    for action in (add, update, everything):
+    snooze = actions.add_parser("snooze", help="deliver no alert of a stream until a time")
+    add_snooze_arguments(snooze)
+    snooze.set_defaults(command="streams snooze")
+    for action in (add, update, everything, snooze):
         _add_client_flags(action)
 
 

@@ -78,6 +78,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _add(options: argparse.Namespace) -> int:
     from server.streams import Mode, StreamConfig, Transport
+    from server.tuning_flags import new_tuning
 
     url = _source_url(options.url, ask_password=options.password_stdin)
     try:
@@ -87,6 +88,7 @@ def _add(options: argparse.Namespace) -> int:
             Mode(options.mode or "pull"),
             Transport(options.transport or "tcp"),
             options.threshold,
+            new_tuning(options),
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -100,7 +102,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([stream_json(view) for view in views]))
     else:
-        print("\n".join(stream_table(views)))
+        print("\n".join(stream_table(views, time.time())))
     return 0
 
 
@@ -111,6 +113,7 @@ def _get(options: argparse.Namespace) -> int:
 def _update(options: argparse.Namespace) -> int:
     from server.rpc.client import StreamChange
     from server.streams import Mode, Transport
+    from server.tuning_flags import with_tuning
 
     if options.password_stdin and options.url is None:
         raise UsageError("--password-stdin needs --url with the user: rtsp://USER@HOST/PATH")
@@ -121,8 +124,29 @@ def _update(options: argparse.Namespace) -> int:
         open_threshold=options.threshold,
         bundle_threshold=options.bundle_threshold,
     )
+    try:
+        change = with_tuning(change, options)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if change == StreamChange():
-        raise UsageError("nothing to update; give --url, --mode, --transport or --threshold")
+        raise UsageError(
+            "nothing to update; give --url, --threshold, --cooldown or another of "
+            "gvvad streams update --help"
+        )
+    return _show_stream(
+        options, _asked(options, lambda client: client.update(options.stream, change))
+    )
+
+
+def _snooze(options: argparse.Namespace) -> int:
+    from server.rpc.client import StreamChange
+    from server.tuning_flags import snooze_until
+
+    try:
+        until_seconds = snooze_until(options, time.time())
+        change = StreamChange(snooze_until_seconds=until_seconds, end_snooze=until_seconds is None)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return _show_stream(
         options, _asked(options, lambda client: client.update(options.stream, change))
     )
@@ -240,7 +264,8 @@ def _watched(client: Client, stream_id: str | None) -> Iterator[tuple[int, Windo
         except ClientError as error:
             inbox.put(error)
 
-    for watch in (client.watch_scores(stream_id), client.watch_alerts(stream_id)):
+    alerts = client.watch_alerts(stream_id, include_suppressed=True)
+    for watch in (client.watch_scores(stream_id), alerts):
         # Daemons: one that waits for room in the inbox must not hold up the exit.
         threading.Thread(target=pump, args=(watch,), daemon=True).start()
     while True:
@@ -319,6 +344,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "streams list": _list,
     "streams get": _get,
     "streams update": _update,
+    "streams snooze": _snooze,
     "streams remove": _remove,
     "watch": _watch,
     "push": _push,

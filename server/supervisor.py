@@ -459,7 +459,8 @@ class Supervisor:
                 (count.alert_closed if alert.is_closed else count.alert_opened)(alert.stream_id)
             elif not alert.is_closed:
                 self._telemetry.alert_suppressed(alert.stream_id, alert.suppression.value)
-            logger.info("stream %s alert %s %s", alert.stream_id, alert.alert_id, alert.words)
+            became = f"{alert.state.value}{alert.remarks}, peak {alert.peak_score:.3f}"
+            logger.info("stream %s alert %s %s", alert.stream_id, alert.alert_id, became)
             self.alerts.publish(alert)
 
     def _known(self, stream_id: str) -> StreamRecord:

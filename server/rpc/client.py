@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -27,10 +27,11 @@ from gvvad.v1 import (
 
 from server.alerts import Alert
 from server.pushed import PushCounts, PushedFrame, PushFormat
-from server.rpc import mapping
+from server.rpc import mapping, tuning_messages
 from server.rpc.mapping import SENTENCE_KEY
 from server.scoring import WindowScore
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
+from server.tuning import AlertTuning, QuietHours
 from server.views import ModelInfo, StreamView
 
 _OPTIONS = (
@@ -73,6 +74,11 @@ class StreamChange:
         transport: of RTP.
         open_threshold: over 0 and at most 1.
         bundle_threshold: go back to the bundle's threshold.
+        policy: its close threshold and lengths; its quiet hours and snooze count for nothing.
+        default_policy: what `policy` leaves out goes back to the server's default.
+        quiet_hours: in place of those that are there; empty takes them away.
+        snooze_until_seconds: UTC.
+        end_snooze: deliver alerts again.
     """
 
     url: SourceUrl | None = None
@@ -80,6 +86,11 @@ class StreamChange:
     transport: Transport | None = None
     open_threshold: float | None = None
     bundle_threshold: bool = False
+    policy: AlertTuning = field(default_factory=AlertTuning)
+    default_policy: bool = False
+    quiet_hours: tuple[QuietHours, ...] | None = None
+    snooze_until_seconds: float | None = None
+    end_snooze: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +204,23 @@ class Client:
             open_threshold=change.open_threshold,
         )
         # A mask always: without one the server could not tell "unset" from "keep".
-        paths = [field.name for field, _ in message.ListFields() if field.name != "name"]
+        paths = [one.name for one, _ in message.ListFields() if one.name != "name"]
         if change.bundle_threshold and change.open_threshold is None:
             paths.append("open_threshold")
+        paths += tuning_messages.write_change(
+            message,
+            replace(
+                change.policy,
+                quiet_hours=change.quiet_hours or (),
+                snooze_until_seconds=change.snooze_until_seconds,
+            ),
+        )
+        reset = {
+            "alert_policy": change.default_policy,
+            "quiet_hours": change.quiet_hours == (),
+            "snooze_until_time": change.end_snooze,
+        }
+        paths += [path for path, given in reset.items() if given]
         request = stream_pb2.UpdateStreamRequest(stream=message, update_mask=FieldMask(paths=paths))
         return mapping.stream_view(self._ask(self._streams.UpdateStream, request))
 
@@ -219,10 +244,14 @@ class Client:
         call.initial_metadata()  # waits until the server has subscribed us
         return Watch(call, _read_score, self._address)
 
-    def watch_alerts(self, stream_id: str | None = None) -> Watch[Alert]:
+    def watch_alerts(
+        self, stream_id: str | None = None, *, include_suppressed: bool = False
+    ) -> Watch[Alert]:
         """Alerts of one stream or of all, from now on; as `watch_scores`."""
         name = mapping.stream_name(stream_id) if stream_id is not None else ""
-        call = self._alerts.WatchAlerts(alert_pb2.WatchAlertsRequest(stream=name))
+        call = self._alerts.WatchAlerts(
+            alert_pb2.WatchAlertsRequest(stream=name, include_suppressed=include_suppressed)
+        )
         call.initial_metadata()
         return Watch(call, _read_alert, self._address)
 

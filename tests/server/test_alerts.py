@@ -274,7 +274,10 @@ def test_what_ends_an_alert_is_told() -> None:
     machine.push(steady[0])
     (closed,) = machine.finish(EndReason.STOPPED)
     assert (closed.end_reason, machine.finish()) == (EndReason.STOPPED, [])
-    assert closed.words == "closed (stopped), peak 0.900"
+    assert closed.remarks == " (stopped)"
+    assert replace(closed, suppression=Suppression.COOLDOWN).remarks == (
+        " (stopped, not delivered: cooldown)"
+    )
 
 
 def test_a_long_event_costs_no_more_a_window_than_a_short_one() -> None:

@@ -838,7 +838,8 @@ class UpdateStreamRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields change: any of `url`, `mode`, `transport`, `open_threshold`,
         `alert_policy`, `snooze_until_time`, `quiet_hours`, `evidence_mode` and `masks`,
-        each as a whole, or `*` for all of them; every other path is INVALID_ARGUMENT. A field that is
+        each as a whole, fields of `alert_policy` by themselves, such as
+        `alert_policy.cooldown`, or `*` for all; every other path is INVALID_ARGUMENT. A field that is
         named here and unset above goes back to its default, except `url`: under `*`
         an empty URL keeps the stored one, named by itself it is INVALID_ARGUMENT.
         Without a mask the fields that are set above change.
