@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from server.tuning_flags import (
+    add_policy_flags,
     add_snooze_arguments,
     add_tuning_flags,
     add_update_flags,
@@ -192,6 +193,13 @@ def _add_backtest(commands: Commands) -> None:
     backtest.add_argument(
         "--bundle", type=Path, metavar="DIR", help="detector (default: the embedded one)"
     )
+    backtest.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="that opens an alert (default: the bundle's)",
+    )
+    add_policy_flags(backtest)
     _add_json(backtest)
     backtest.set_defaults(command="backtest")
 

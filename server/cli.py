@@ -212,10 +212,17 @@ def _push(options: argparse.Namespace) -> int:
 
 
 def _backtest(options: argparse.Namespace) -> int:
-    from server.backtest import run_backtest_command
+    from server.backtest_command import run_backtest_command
+    from server.tuning_flags import policy_tuning
 
     with _one_line_errors():
-        return run_backtest_command(options.directory, options.bundle, as_json=options.json)
+        return run_backtest_command(
+            options.directory,
+            options.bundle,
+            options.threshold,
+            policy_tuning(options),
+            as_json=options.json,
+        )
 
 
 def _demo(options: argparse.Namespace) -> int:

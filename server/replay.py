@@ -39,6 +39,7 @@ class ClipReplay:
         scores: one a window, in [0, 1].
         alerts: closed alerts; their times are seconds in the clip, their
             sequences windows of the clip.
+        opened_frames: one past the last source frame of the window that opened each.
         error: why the clip could not be read, or could not to its end.
     """
 
@@ -47,6 +48,7 @@ class ClipReplay:
     end_frames: tuple[int, ...]
     scores: tuple[float, ...]
     alerts: tuple[Alert, ...]
+    opened_frames: tuple[int, ...]
     error: SourceError | None
 
     def alert_frames(self, alert: Alert, frames: int) -> tuple[int, int]:
@@ -133,10 +135,18 @@ def _replay_clip(
             spans.append((window.first_frame, window.end_frame))
             scores.append(verdict.score)
     changes += machine.finish()
-    closed = tuple(alert for alert in changes if alert.is_closed)
     first_frames, end_frames = tuple(zip(*spans, strict=True)) or ((), ())
     return ClipReplay(
-        decoding.path, first_frames, end_frames, tuple(scores), closed, decoding.error
+        path=decoding.path,
+        first_frames=first_frames,
+        end_frames=end_frames,
+        scores=tuple(scores),
+        alerts=tuple(alert for alert in changes if alert.is_closed),
+        # As an alert opens, its last window is the newest one of the clip.
+        opened_frames=tuple(
+            end_frames[alert.last_sequence] for alert in changes if not alert.is_closed
+        ),
+        error=decoding.error,
     )
 
 

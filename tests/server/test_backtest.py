@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from server.alerts import AlertPolicy
-from server.backtest import run_backtest_command
+from server.backtest_command import run_backtest_command
 from server.bundle import Bundle, file_sha256
 from server.contract import WindowSpec
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
