@@ -98,6 +98,11 @@ class AlertMachine:
     _event: _Event | None = field(default=None, init=False)
     _seen_until_seconds: float | None = field(default=None, init=False)
 
+    @property
+    def event(self) -> Alert | None:
+        """What is an alert or may become one, without its windows' scores."""
+        return None if self._event is None else self._event.alert
+
     def push(self, span: ScoredSpan) -> list[Alert]:
         """Take the next window of the stream.
 

@@ -156,6 +156,8 @@ class Supervisor:
     async def update(self, stream_id: str, change: Change) -> StreamView:
         """Change a stream; it reconnects where its source changed or it had come to rest.
 
+        What changes its alerts alone never makes it reconnect.
+
         Raises:
             UnknownStreamError, StreamExistsError, SourceError, PolicyError, StoreError: as
                 `create`; and whatever `change` raises.
@@ -381,6 +383,8 @@ class Supervisor:
 
     def _reopen(self, stream: StreamRecord, before: StreamConfig) -> None:
         config = stream.config
+        if config != before and replace(config, alerts=before.alerts) == before:
+            return  # a snooze must not ask a camera again that refused us
         if config.is_pushed and before.is_pushed:
             return  # what a client sends does not depend on the rest
         if stream.session is not None:

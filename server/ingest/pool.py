@@ -166,7 +166,9 @@ class IngestPool:
         with stream.delivery:
             if not stream.generation:
                 raise KeyError(config.stream_id)  # removed meanwhile
-            same = replace(config, open_threshold=stream.config.open_threshold) == stream.config
+            kept = stream.config
+            tuned = replace(config, open_threshold=kept.open_threshold, alerts=kept.alerts)
+            same = tuned == kept
             stream.config = config
             if same and not stream.at_rest:
                 return

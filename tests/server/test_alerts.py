@@ -280,6 +280,15 @@ def test_what_ends_an_alert_is_told() -> None:
     )
 
 
+def test_what_may_become_an_alert_can_be_seen_before_it_is_one() -> None:
+    machine = AlertMachine("cam", "b" * 64, replace(POLICY, min_duration_seconds=3.0))
+    seen = []
+    for span in spans([0.1, 0.7, 0.9, 0.1]):
+        machine.push(span)
+        seen.append(machine.event and (machine.event.first_sequence, machine.event.peak_score))
+    assert seen == [None, (1, 0.7), (1, 0.9), None]
+
+
 def test_a_long_event_costs_no_more_a_window_than_a_short_one() -> None:
     machine = AlertMachine("cam", "b" * 64, POLICY)
     spent = []
