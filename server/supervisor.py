@@ -458,11 +458,7 @@ class Supervisor:
 
     def _publish(self, changes: Sequence[Alert]) -> None:
         for alert in changes:
-            if alert.suppression is None:
-                count = self._telemetry
-                (count.alert_closed if alert.is_closed else count.alert_opened)(alert.stream_id)
-            elif not alert.is_closed:
-                self._telemetry.alert_suppressed(alert.stream_id, alert.suppression.value)
+            self._telemetry.alert_changed(alert)
             became = f"{alert.state.value}{alert.remarks}, peak {alert.peak_score:.3f}"
             logger.info("stream %s alert %s %s", alert.stream_id, alert.alert_id, became)
             self.alerts.publish(alert)

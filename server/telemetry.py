@@ -19,7 +19,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from server.alerts import Suppression
+from server.alerts import Alert, Suppression
 from server.ingest.events import WorkerLoss
 from server.views import ModelInfo
 
@@ -76,6 +76,15 @@ class Telemetry:
     def reconnected(self, stream_id: str, reason: str) -> None:
         """The source is opened again; `reason` is a value of `Reason`."""
         self._reconnects.labels(stream_id, reason).inc()
+
+    def alert_changed(self, alert: Alert) -> None:
+        """An alert opened or closed; one that is delivered to nobody counts by its reason alone."""
+        if alert.suppression is None and alert.is_closed:
+            self.alert_closed(alert.stream_id)
+        elif alert.suppression is None:
+            self.alert_opened(alert.stream_id)
+        elif not alert.is_closed:
+            self.alert_suppressed(alert.stream_id, alert.suppression.value)
 
     def alert_opened(self, stream_id: str) -> None:
         """An alert began."""

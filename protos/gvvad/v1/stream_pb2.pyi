@@ -377,7 +377,10 @@ Global___AlertPolicy: _TypeAlias = AlertPolicy  # noqa: Y015
 
 @_typing.final
 class QuietHours(_message.Message):
-    """A stretch of the week."""
+    """A stretch of the week, by what a clock on the wall of its time zone shows: what
+    lies in an hour that comes twice is quiet twice, and what would begin or end in one
+    that is left out begins or ends with the next.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
