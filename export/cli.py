@@ -110,21 +110,21 @@ def _add_tower(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "bf16", "int8"),
-        help="of the tower; bf16 for tensorrt alone (fp32)",
+        choices=("fp32", "fp16", "bf16", "int8", "fp8"),
+        help="of the tower; bf16 and fp8 for tensorrt alone (fp32)",
     )
     group.add_argument(
         "--calibrate",
         type=Path,
         metavar="CLIPS",
-        help="with int8: folder of real footage, to find ranges by and to judge the outcome",
+        help="with int8 and fp8: folder of real footage, to find ranges and to judge by",
     )
     group.add_argument(
         "--min-cosine",
         type=float,
         metavar="COSINE",
-        help="with int8: to the features in fp32; what costs most stays fp32 until it is "
-        "reached (0.995)",
+        help="with int8 and fp8: to the features in fp32; what costs most is not rounded until "
+        "it is reached (0.995)",
     )
 
 
@@ -221,12 +221,14 @@ def _tower(options: argparse.Namespace, stages: Stages) -> EncoderSource:
     if not 1 <= frames <= WINDOW_FRAMES:
         raise TrainingError(f"--frames ({frames}) must be 1 to {WINDOW_FRAMES}")
     for name in ("calibrate", "min_cosine"):
-        if getattr(options, name) is not None and form.precision != "int8":
-            raise TrainingError(f"--{name.replace('_', '-')} goes with --precision int8 alone")
+        if getattr(options, name) is not None and not form.needs_rounding:
+            raise TrainingError(f"--{name.replace('_', '-')} goes with --precision int8 or fp8")
     rounding = None
-    if form.precision == "int8":
+    if form.needs_rounding:
         if options.calibrate is None:
-            raise TrainingError("--precision int8 needs --calibrate CLIPS, a folder of footage")
+            raise TrainingError(
+                f"--precision {form.precision} needs --calibrate CLIPS, a folder of footage"
+            )
         least = {} if options.min_cosine is None else {"min_cosine": options.min_cosine}
         rounding = Rounding(options.calibrate, **least)
     print("exporting the tower, minutes for a large one ...", file=sys.stderr)

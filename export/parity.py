@@ -28,10 +28,12 @@ LEAST_COSINE: dict[Precision, float] = {
     "bf16": 0.99,
     "int8": 0.99,
     "int8-symmetric": 0.99,
+    "fp8": 0.99,
 }
 MOST_ERROR_OF_FP32 = 1e-3
 """Of a number of a feature, for features of norm 10."""
 
+_EIGHT_BITS = ("int8", "int8-symmetric", "fp8")
 _BATCH = 4
 _SEED = 11
 
@@ -217,14 +219,14 @@ def _auc(videos: Sequence[VideoScores]) -> float | None:
 def check(precision: Precision, found: Sequence[Parity]) -> None:
     """Refuse an encoder that is not what its precision promises.
 
-    Of int8 only real windows are judged: nobody quantises for noise.
+    Of 8 bits only real windows are judged: nobody quantises for noise.
 
     Raises:
         BundleError: a cosine is too low, or in fp32 an error too large.
     """
     least = LEAST_COSINE[precision]
     for one in found:
-        if precision.startswith("int8") and one.kind != REAL:
+        if precision in _EIGHT_BITS and one.kind != REAL:
             continue
         if not one.mean_cosine >= least:
             raise BundleError(
