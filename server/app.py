@@ -116,7 +116,7 @@ class App:
             engine.build,
             engine.plans,
         )
-        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_shrunk)
+        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_resized)
         detector.warm_up(largest)
         return detector
 

@@ -90,9 +90,9 @@ class Telemetry:
         """Windows of one run of the encoder."""
         self._batch.observe(size)
 
-    def batch_shrunk(self) -> None:
-        """The engine's device was full, and its largest batch was halved."""
-        self._shrinks.inc()
+    def batch_resized(self, before: int, after: int) -> None:
+        """The engine's device was full and its largest batch was halved, or is doubled again."""
+        (self._shrinks if after < before else self._growths).inc()
 
     def worker_lost(self, loss: WorkerLoss) -> None:
         """A decode worker was replaced."""
@@ -162,6 +162,9 @@ class Telemetry:
         )
         self._shrinks = self._counter(
             "gvvad_engine_batch_shrinks", "Times the GPU was full and the batch was halved.", []
+        )
+        self._growths = self._counter(
+            "gvvad_engine_batch_growths", "Times a halved batch was doubled again, as a try.", []
         )
         self._worker_restarts = self._counter(
             "gvvad_decode_worker_restarts", "Decode workers that were replaced.", ["reason"]

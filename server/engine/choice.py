@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,6 +13,7 @@ from server.engine.onnxruntime import Device, EngineError, EngineOptions, OnnxDe
 from server.engine.plans import Batches
 from server.engine.tensorrt import TensorRtDetector, TensorRtOptions
 from server.engine.tensorrt_build import load_tensorrt
+from server.engine.tensorrt_runner import OnResize
 from server.scoring import Detector
 
 EngineName = Literal["onnxruntime", "tensorrt", "tensorrt_rtx"]
@@ -67,7 +67,7 @@ def load_engine(
     bundle: Bundle,
     choice: EngineChoice,
     cancelled: threading.Event,
-    on_shrink: Callable[[], None],
+    on_resize: OnResize,
 ) -> Engine:
     """Load a bundle into the engine that was asked for; it is not warm yet.
 
@@ -75,7 +75,8 @@ def load_engine(
         bundle: verified.
         choice: what to load it into.
         cancelled: set from another thread to end a build early.
-        on_shrink: told each time that the device was full and the largest batch halved.
+        on_resize: told what the largest batch was and is, when the device was full and it was
+            halved, and when it is doubled again.
 
     Raises:
         EngineError: it is not installed, lacks its device, or cannot run this bundle.
@@ -90,5 +91,5 @@ def load_engine(
         )
     trt = load_tensorrt(choice.name)
     cuda = Cuda(load_cuda_runtime())
-    options = TensorRtOptions(choice.batches, choice.may_build, choice.plans, cancelled, on_shrink)
+    options = TensorRtOptions(choice.batches, choice.may_build, choice.plans, cancelled, on_resize)
     return TensorRtDetector(bundle, options, trt, cuda)

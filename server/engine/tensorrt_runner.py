@@ -2,13 +2,14 @@
 
 Two slots take turns, each with a stream and buffers of its own: while one
 computes, the other copies. What a slot does for a batch of the profile is
-recorded as a CUDA graph. When the device is full the largest batch is halved.
+recorded as a CUDA graph. When the device is full the largest batch is halved, and later doubled.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from server.contract import FEATURE, IMAGES, Feature, Image
+from server.engine.batch_limit import BatchLimit
 from server.engine.cuda import (
     Address,
     Cuda,
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 _SLOTS = 2
 
 T = TypeVar("T")
+
+OnResize = Callable[[int, int], None]
+"""Told what the largest batch was and what it is now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +69,21 @@ class EncoderRunner:
     Args:
         cuda: the device.
         plan: what runs there.
-        on_shrink: told each time that the largest batch was halved.
-
-    Attributes:
-        largest: windows of one run; halved when the device is full.
+        on_resize: see `OnResize`; the device was full, or is tried with more again.
+        clock: monotonic, in seconds.
     """
 
-    def __init__(self, cuda: Cuda, plan: Plan, on_shrink: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        cuda: Cuda,
+        plan: Plan,
+        on_resize: OnResize,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._cuda = cuda
         self._plan = plan
-        self._on_shrink = on_shrink
-        self.largest = plan.batches.largest
+        self._on_resize = on_resize
+        self._limit = BatchLimit(plan.batches.largest, clock)
         self._slots: list[_Slot] = []
 
     def warm_up(self) -> None:
@@ -86,13 +95,15 @@ class EncoderRunner:
         self._fitting(self._ready_slots)
 
     def encode(self, images: Image) -> Feature:
-        """(B, S, H, W, 3) uint8 -> (B, D) float32, in runs of at most `largest` windows.
+        """(B, S, H, W, 3) uint8 -> (B, D) float32, in runs of as many as there is room for.
 
         Raises:
             EngineError: the device failed, or has no room for a single window; the next call
                 starts from new buffers.
         """
         try:
+            if len(images) > self._limit.largest and self._limit.may_rise():
+                self._rise()
             return self._fitting(lambda: self._encode(images))
         except EngineError:
             self.close()
@@ -111,15 +122,27 @@ class EncoderRunner:
                 return work()
             except OutOfDeviceMemoryError as error:
                 self.close()
-                if self.largest == 1:
+                before = self._limit.largest
+                if before == 1:
                     raise
-                self.largest //= 2
-                self._on_shrink()
-                logger.warning("%s; going on with batches of %d", error, self.largest)
+                self._limit.halve()
+                self._on_resize(before, self._limit.largest)
+                logger.warning("%s; going on with batches of %d", error, self._limit.largest)
+
+    def _rise(self) -> None:
+        """Try a larger batch; without the room for it `_fitting` goes back."""
+        before = self._limit.largest
+        # The smaller buffers go first: there may be no room for both.
+        self.close()
+        self._limit.double()
+        self._on_resize(before, self._limit.largest)
+        self._fitting(self._ready_slots)
+        if self._limit.largest > before:
+            logger.info("there is room again for batches of %d", self._limit.largest)
 
     def _ready_slots(self) -> list[_Slot]:
         while len(self._slots) < _SLOTS:
-            slot = _Slot(self._cuda, self._plan, self.largest)
+            slot = _Slot(self._cuda, self._plan, self._limit.largest)
             self._slots.append(slot)
             slot.open()
         return self._slots
@@ -128,8 +151,9 @@ class EncoderRunner:
         features = np.empty((len(images), self._plan.feature_dim), np.float32)
         slots = self._ready_slots()
         under_way: list[tuple[_Slot, slice]] = []
-        for number, start in enumerate(range(0, len(images), self.largest)):
-            rows = slice(start, min(start + self.largest, len(images)))
+        largest = self._limit.largest
+        for number, start in enumerate(range(0, len(images), largest)):
+            rows = slice(start, min(start + largest, len(images)))
             if len(under_way) == len(slots):
                 slot, done = under_way.pop(0)
                 features[done] = slot.collect()
