@@ -86,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         help="check hashes, shapes and numbers of a bundle",
         description="Check a bundle's hashes and shapes and that its scores do not depend on "
         "the batch; with --checkpoint also that features and a thousand steps of scores equal "
-        "torch's within 1e-4; with --head the same of the scores alone.",
+        "torch's within 1e-4; with --head the same of the scores alone. With --reference or "
+        "--model features are compared too, by every engine that runs here.",
     )
     two.add_argument("directory", metavar="DIR", type=Path, help="the bundle")
     made_of = two.add_mutually_exclusive_group()
