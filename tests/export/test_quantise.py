@@ -19,7 +19,7 @@ from export.tower import EngineName, TowerForm, export_tower
 from server.contract import WindowSpec
 from server.ingest.video import file_windows
 from tests.export.test_tower import cosines, run
-from tests.support.clip_model import EMBED_DIM, TWO_LAYERS, write_clip_model
+from tests.support.clip_model import EMBED_DIM, RESNET, TWO_LAYERS, write_clip_model
 from tests.support.clips import write_clip
 from tests.support.disk import largest_file
 from tests.support.footage import frames
@@ -178,6 +178,20 @@ def test_no_weight_is_further_off_than_half_a_step(
         # What float8 has beneath its normal numbers: 2 ** -9 of the scale.
         least = 0 if kind == "int8-symmetric" else scale * 2.0**-10
         assert (np.abs(found - wanted) <= np.maximum(step * reach, least) * 1.01).all()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "count"), [("int8-symmetric", 22), ("fp8", 4)])
+def test_a_resnet_s_convolutions_are_rounded_to_integers_and_not_to_floats(
+    tmp_path: Path, clips: Path, kind: EightBits, count: int
+) -> None:
+    config, weights = write_clip_model(tmp_path, "gvvad-resnet", RESNET)
+    encoder = ClipEncoder(str(config), str(weights), 1)
+    export_tower(encoder, TowerForm("tensorrt", "int8"), tmp_path / "exact.onnx")
+    windows = calibration_windows(clips, encoder.window, encoder.preprocess)
+    found = Case(tmp_path / "exact.onnx", kind).quantise(tmp_path / "q.onnx", windows)
+    assert (found.multiplications, found.spared) == (count, ())
+    assert built(tmp_path / "q.onnx", encoder, EMBED_DIM)
 
 
 def test_what_costs_most_is_not_rounded_until_the_cosine_is_reached(

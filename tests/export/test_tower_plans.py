@@ -5,8 +5,9 @@ Whether a plan can be built is all that is tried here: ranges come of noise, by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from training.encoders import ClipEncoder
 from training.head import Head, HeadSpec
 from training.semantic import NEAREST, BankSize
 
+LAYERS = {"ViT-B-32": 12, "ViT-L-14": 24}
 WIDTHS = {"ViT-B-32": 512, "ViT-L-14": 768}
 
 
@@ -38,15 +40,24 @@ class Tower:
     width: int
 
 
-@pytest.fixture(scope="module", params=list(WIDTHS))
-def tower(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tower:
-    folder = tmp_path_factory.mktemp("tower")
-    weights = by_chance(request.param, folder / "weights.pt")
-    encoder = ClipEncoder(request.param, str(weights), 1)
-    weights.unlink()
-    found = export_tower(encoder, TowerForm("tensorrt", "fp16"), folder / "fp16.onnx")
-    assert found.nodes == found.attentions == found.gelus
-    return Tower(encoder, folder / "fp16.onnx", WIDTHS[request.param])
+Towers = Callable[[str], Tower]
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> Towers:
+    """A tower by its name, exported once."""
+
+    @cache
+    def exported(name: str) -> Tower:
+        folder = tmp_path_factory.mktemp(name)
+        weights = by_chance(name, folder / "weights.pt")
+        encoder = ClipEncoder(name, str(weights), 1)
+        weights.unlink()
+        found = export_tower(encoder, TowerForm("tensorrt", "fp16"), folder / "fp16.onnx")
+        assert found.nodes == found.attentions == found.gelus == LAYERS[name]
+        return Tower(encoder, folder / "fp16.onnx", WIDTHS[name])
+
+    return exported
 
 
 @pytest.fixture
@@ -58,24 +69,32 @@ def target(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
-def test_a_tower_of_service_builds_in_half_precision(tower: Tower) -> None:
+@pytest.mark.parametrize("name", list(WIDTHS))
+def test_a_tower_of_service_builds_in_half_precision(towers: Towers, name: str) -> None:
+    tower = towers(name)
     assert built(tower.graph, tower.encoder, tower.width)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("kind", ["int8-symmetric", "fp8"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("ViT-B-32", "int8-symmetric"), ("ViT-B-32", "fp8"), ("ViT-L-14", "int8-symmetric")],
+)
 def test_a_tower_of_service_builds_in_eight_bits(
-    tower: Tower, target: Path, kind: EightBits, monkeypatch: pytest.MonkeyPatch
+    towers: Towers,
+    target: Path,
+    name: str,
+    kind: EightBits,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if kind == "fp8" and tower.width == WIDTHS["ViT-L-14"]:
-        pytest.skip("its multiplications are those of ViT-B-32, only more and larger")
+    tower = towers(name)
     monkeypatch.setattr("export.quantise.METHODS", {"minmax": METHODS["minmax"]})
     size = tower.encoder.preprocess
     images = np.random.default_rng(0).integers(0, 256, (2, 1, size.height, size.width, 3), np.uint8)
     found = quantise(tower.graph, target, Windows(images[:1], images[1:]), Wanted(kind, 0.9))
     assert found.spared == ()
-    assert found.multiplications == 6 * {512: 12, 768: 24}[tower.width] + 1
+    assert found.multiplications == 6 * LAYERS[name] + 1
     assert built(target, tower.encoder, tower.width)
 
 
