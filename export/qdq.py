@@ -1,9 +1,8 @@
 """Multiplications in 8 bits, written as QuantizeLinear and DequantizeLinear around them.
 
-CPUs want unsigned activations with a zero point: ONNX Runtime's own package writes that. For
-TensorRT it has no form that serves: in float8 it takes scales from a spread and not from a
-range, and it has none per channel. So that form is written here. Whatever is not multiplied in
-8 bits keeps the graph's own type.
+CPUs want unsigned activations with a zero point: ONNX Runtime's own package writes that. Its
+float8 takes scales from the spread of numbers and not from their range, so what TensorRT wants
+is written here. Whatever is not multiplied in 8 bits keeps the graph's own type.
 """
 
 from __future__ import annotations
