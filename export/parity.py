@@ -219,38 +219,22 @@ def _auc(videos: Sequence[VideoScores]) -> float | None:
 def check(precision: Precision, found: Sequence[Parity]) -> None:
     """Refuse an encoder that is not what its precision promises.
 
+    Of 8 bits only real windows are judged: nobody quantises for noise.
+
     Raises:
         BundleError: a cosine is too low, or in fp32 an error too large.
     """
-    check_cosines(precision, found)
-    for one in found:
-        if precision == "fp32" and not one.max_error <= MOST_ERROR_OF_FP32:
-            raise BundleError(
-                f"features of {one.kind} windows differ by {one.max_error:.2g} from the "
-                f"reference's, fp32 by at most {MOST_ERROR_OF_FP32:g}; export the bundle again"
-            )
-
-
-def check_cosines(precision: Precision, found: Sequence[Parity], engine: str = "") -> None:
-    """The same by cosines alone: a GPU may multiply fp32 in fewer digits.
-
-    Of 8 bits only real windows are judged: nobody quantises for noise.
-
-    Args:
-        precision: of the encoder.
-        found: by kind of windows.
-        engine: that made the features, for the message.
-
-    Raises:
-        BundleError: a cosine is too low.
-    """
     least = LEAST_COSINE[precision]
-    by = f" by {engine}" if engine else ""
     for one in found:
         if precision in _EIGHT_BITS and one.kind != REAL:
             continue
         if not one.mean_cosine >= least:
             raise BundleError(
-                f"features of {one.kind} windows{by} have a cosine of {one.mean_cosine:.5f} to "
-                f"the reference's, {precision} should reach {least}; export the bundle again"
+                f"features of {one.kind} windows have a cosine of {one.mean_cosine:.5f} to the "
+                f"reference's, {precision} should reach {least}; export the bundle again"
+            )
+        if precision == "fp32" and not one.max_error <= MOST_ERROR_OF_FP32:
+            raise BundleError(
+                f"features of {one.kind} windows differ by {one.max_error:.2g} from the "
+                f"reference's, fp32 by at most {MOST_ERROR_OF_FP32:g}; export the bundle again"
             )

@@ -11,20 +11,18 @@ from pathlib import Path
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from export.other_engines import EngineParity, compare_engines
 from export.parity import (
     REAL,
     Effect,
     Encode,
     Parity,
     check,
-    check_cosines,
     effect,
     hard_windows,
     parity,
     real_windows,
 )
-from server.bundle import Bundle, BundleError, Precision, load_bundle
+from server.bundle import Bundle, BundleError, load_bundle
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from training.clips import TrainingError
 from training.encoders import EncoderChoice
@@ -45,16 +43,14 @@ class Compared:
         engine: what ran it.
         reference: what it was compared with.
         parity: by kind of windows.
-        others: every other engine, compared or left out.
         effect: on clips; None where there are none, or the reference is no bundle.
     """
 
     bundle_id: str
-    precision: Precision
+    precision: str
     engine: str
     reference: str
     parity: tuple[Parity, ...]
-    others: tuple[EngineParity, ...]
     effect: Effect | None
 
 
@@ -110,13 +106,10 @@ def run_parity(options: argparse.Namespace) -> Compared:
         engine.name,
         name,
         tuple(found),
-        compare_engines(bundle, reference, windows),
         _effect(options, bundle, clips),
     )
     _write(options.directory, compared)
-    check(compared.precision, found)
-    for other in compared.others:
-        check_cosines(compared.precision, other.parity, other.engine)
+    check(bundle.manifest.encoder.graph.precision, found)
     return compared
 
 
@@ -162,7 +155,6 @@ def markdown(found: Compared) -> str:
         f"Bundle `{found.bundle_id[:12]}`, {found.precision}, run by {found.engine}; reference: "
         f"{found.reference}. Errors are the largest difference of a number of a feature.",
         _parity_table(found.parity),
-        *map(_other_engine, found.others),
         *([] if found.effect is None else [_effect_table(found.effect)]),
     ]
     return "\n\n".join(parts) + "\n"
@@ -179,12 +171,6 @@ def _parity_table(rows: Sequence[Parity]) -> str:
         for one in rows
     ]
     return "\n".join(lines)
-
-
-def _other_engine(found: EngineParity) -> str:
-    if found.left_out is not None:
-        return f"Not run by {found.engine}: {found.left_out}."
-    return f"Run by {found.engine}:\n\n{_parity_table(found.parity)}"
 
 
 def _effect_table(found: Effect) -> str:
@@ -206,21 +192,14 @@ def _figure(value: float | None) -> str:
 
 def tell(found: Compared, directory: Path) -> None:
     """Print what was found."""
-    _tell_parity(found.parity)
-    for other in found.others:
-        print(f"{other.engine}: {'compared' if other.left_out is None else other.left_out}")
-        _tell_parity(other.parity)
+    for one in found.parity:
+        print(
+            f"{one.kind:14} cosine {one.mean_cosine:.6f} (lowest {one.min_cosine:.6f}), "
+            f"largest error {one.max_error:.2g}"
+        )
     if found.effect is not None:
         print(
             f"AUC {_figure(found.effect.reference_auc)} -> {_figure(found.effect.auc)}, opened "
             f"events {found.effect.reference_alarms} -> {found.effect.alarms}"
         )
     print(f"report in {directory / REPORT}", file=sys.stderr)
-
-
-def _tell_parity(rows: Sequence[Parity]) -> None:
-    for one in rows:
-        print(
-            f"{one.kind:14} cosine {one.mean_cosine:.6f} (lowest {one.min_cosine:.6f}), "
-            f"largest error {one.max_error:.2g}"
-        )

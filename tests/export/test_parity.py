@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 from export.cli import main
-from export.other_engines import compare_engines
-from export.parity import Parity, check, check_cosines, hard_windows, parity
-from server.bundle import DEFAULT_BUNDLE, Bundle, BundleError, file_sha256, load_bundle
-from server.engine.choice import Engine, EngineChoice
-from server.engine.cuda import Cuda
-from server.engine.onnxruntime import EngineError, EngineOptions, OnnxDetector
-from server.engine.tensorrt import TensorRtDetector, TensorRtOptions
-from tests.support.fake_gpu import FakeGpu, FakeTensorRt
+from export.parity import Parity, check, hard_windows, parity
+from server.bundle import DEFAULT_BUNDLE, BundleError, file_sha256, load_bundle
 from tests.support.footage import make_footage
 from tests.support.tiny_bundle import make_tiny_bundle
 
@@ -79,50 +72,6 @@ def test_an_encoder_that_is_off_is_refused_and_the_report_tells_by_how_much(
     found = json.loads((bundle / "verify.json").read_text())
     assert found["effect"]["max_score_change"] > 1e-4
     assert min(one["mean_cosine"] for one in found["parity"]) < 0.9999
-
-
-@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
-def test_engines_that_cannot_run_here_are_named_with_the_reason(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bundle = disturbed(tmp_path / "same", 0.0)
-    assert main(["verify", str(bundle), "--reference", str(DEFAULT_BUNDLE)]) == 0
-    printed, report = capsys.readouterr().out, (bundle / "verify.md").read_text()
-    found = json.loads((bundle / "verify.json").read_text())["others"]
-    assert [one["engine"] for one in found] == [
-        "onnxruntime, cuda", "tensorrt, cuda", "tensorrt_rtx, cuda",
-    ]  # fmt: skip
-    for one in found:
-        assert one["parity"] == []
-        assert f"{one['engine']}: {one['left_out']}" in printed
-        assert f"Not run by {one['engine']}: {one['left_out']}" in report
-    assert "cudaErrorInsufficientDriver" in found[2]["left_out"]
-    assert {path.name for path in bundle.iterdir()} == {
-        "bundle.json", "encoder.onnx", "head.onnx", "verify.json", "verify.md",
-    }  # fmt: skip
-
-
-def on_a_made_up_gpu(gpu: FakeGpu, bundle: Bundle, choice: EngineChoice) -> Engine:
-    """TensorRT for RTX with a device that there is not; no other engine."""
-    if choice.name != "tensorrt_rtx" or choice.plans is None:
-        raise EngineError(f"no {choice.name} here")
-    options = TensorRtOptions(choice.batches, choice.may_build, choice.plans)
-    trt = FakeTensorRt(gpu, bundle.encoder_path, choice.batches.largest)
-    return TensorRtDetector(bundle, options, trt, Cuda(gpu))
-
-
-def test_an_engine_that_runs_is_compared_kind_by_kind(tmp_path: Path) -> None:
-    bundle, gpu = make_tiny_bundle(tmp_path / "bundle"), FakeGpu()
-    reference = OnnxDetector(bundle, EngineOptions(threads=1))
-    windows = hard_windows(bundle)
-    found = compare_engines(bundle, reference.encode, windows, partial(on_a_made_up_gpu, gpu))
-    assert [one.left_out for one in found] == ["no onnxruntime here", "no tensorrt here", None]
-    assert [one.kind for one in found[2].parity] == list(windows)
-    assert all(one.max_error < 1e-6 for one in found[2].parity)
-    assert gpu.windows_run >= len(windows)
-    assert gpu.things_held == 0
-    with pytest.raises(BundleError, match=r"of noise windows by tensorrt have a cosine of 0\.5"):
-        check_cosines("fp16", [Parity("noise", 1, 9.0, 0.5, 0.5)], "tensorrt")
 
 
 def test_hard_windows_are_what_their_names_say() -> None:
