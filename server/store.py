@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from server.logs import about
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
 
 _logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Store:
                     "stored stream %s is left out (%s); correct or delete its row in the store",
                     row.stream_id,
                     error,
+                    extra=about(row.stream_id),
                 )
         return streams
 
