@@ -76,6 +76,14 @@ def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:
         if IN_CI:
             raise pytest.UsageError("faketime is not installed; run `make test-deps`")
         return "faketime: it is not installed; run `make test-deps`"
+    if item.get_closest_marker("systemd") and shutil.which("systemd-analyze") is None:
+        if IN_CI:
+            raise pytest.UsageError("systemd-analyze is not installed; run `make test-deps`")
+        return "systemd: systemd-analyze is not installed; run `make test-deps`"
+    if item.get_closest_marker("debootstrap") and (missing := _lacks_roots()):
+        if IN_CI:
+            raise pytest.UsageError(f"no root of Debian to build in: {missing}")
+        return f"debootstrap: {missing}"
     if item.get_closest_marker("network") and (missing := _lacks_networks()):
         if IN_CI:
             raise pytest.UsageError(f"no network of its own for a camera: {missing}")
@@ -92,6 +100,16 @@ def _has_rtsp_server() -> bool:
     except OSError:
         return False
     return finished.returncode == 0
+
+
+@cache
+def _lacks_roots() -> str:
+    """Why a root of Debian cannot be made and entered here; empty where it can."""
+    if shutil.which("debootstrap") is None:
+        return "debootstrap is not installed; run `make test-deps`"
+    probe = ["unshare", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "x", "/mnt"]
+    finished = subprocess.run(probe, capture_output=True, text=True, timeout=30)
+    return f"mounts need root ({finished.stderr.strip()})" if finished.returncode else ""
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -77,7 +78,7 @@ def test_each_change_of_state_is_one_json_line_with_its_stream(tmp_path: Path) -
     yard = [line for line in lines if line.get("stream") == "yard" and "state" in line]
     assert [line["state"] for line in yard][:2] == ["connecting", "backing_off"]
     reasons = [line.get("reason") for line in yard]
-    assert all(one != other for one, other in zip(reasons, reasons[1:], strict=False))
+    assert all(one != other for one, other in itertools.pairwise(reasons))
     lost = [line for line in lines if "is replaced" in line["message"]]
     assert [line["worker"] for line in lost] == ["0"]
     check_alerts([line for line in lines if "alert" in line])
