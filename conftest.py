@@ -9,7 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -72,22 +73,11 @@ def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:
         if IN_CI:
             raise pytest.UsageError("gst-rtsp-server is not installed; run `make test-deps`")
         return "rtsp: gst-rtsp-server is not installed; run `make test-deps`"
-    if item.get_closest_marker("faketime") and shutil.which("faketime") is None:
-        if IN_CI:
-            raise pytest.UsageError("faketime is not installed; run `make test-deps`")
-        return "faketime: it is not installed; run `make test-deps`"
-    if item.get_closest_marker("systemd") and shutil.which("systemd-analyze") is None:
-        if IN_CI:
-            raise pytest.UsageError("systemd-analyze is not installed; run `make test-deps`")
-        return "systemd: systemd-analyze is not installed; run `make test-deps`"
-    if item.get_closest_marker("debootstrap") and (missing := _lacks_roots()):
-        if IN_CI:
-            raise pytest.UsageError(f"no root of Debian to build in: {missing}")
-        return f"debootstrap: {missing}"
-    if item.get_closest_marker("network") and (missing := _lacks_networks()):
-        if IN_CI:
-            raise pytest.UsageError(f"no network of its own for a camera: {missing}")
-        return f"network: {missing}"
+    for marker, lacks in _PROBES.items():
+        if item.get_closest_marker(marker) and (missing := lacks()):
+            if IN_CI:
+                raise pytest.UsageError(f"no {marker} for a test: {missing}")
+            return f"{marker}: {missing}"
     return None
 
 
@@ -122,6 +112,19 @@ def _lacks_networks() -> str:
     except AssertionError as error:
         return f"namespaces and filters need root and their kernel modules ({error})"
     return ""
+
+
+def _lacks_program(name: str) -> str:
+    return "" if shutil.which(name) else f"{name} is not installed; run `make test-deps`"
+
+
+# Why tests with a marker cannot run here; empty where they can.
+_PROBES: dict[str, Callable[[], str]] = {
+    "debootstrap": _lacks_roots,
+    "faketime": partial(_lacks_program, "faketime"),
+    "network": _lacks_networks,
+    "systemd": partial(_lacks_program, "systemd-analyze"),
+}
 
 
 @pytest.fixture(scope="session")

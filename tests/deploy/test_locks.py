@@ -1,4 +1,4 @@
-"""What the image installs is what pyproject.toml and constraints.txt ask for, held without a network."""
+"""What the image installs is what the project asks for; held without a network."""
 
 from __future__ import annotations
 

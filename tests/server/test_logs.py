@@ -66,9 +66,7 @@ def test_both_formats_name_the_stream_once(formatter: logging.Formatter) -> None
     assert [formatter.format(record).count("door") for _ in range(2)] == [1, 1]
 
 
-def told(
-    caplog: pytest.LogCaptureFixture, *states: tuple[StreamState, Reason | None]
-) -> list[str]:
+def told(caplog: pytest.LogCaptureFixture, *states: tuple[StreamState, Reason | None]) -> list[str]:
     log = StateLog()
     with caplog.at_level(logging.INFO):
         for state, reason in states:
