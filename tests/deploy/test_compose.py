@@ -112,6 +112,19 @@ def test_prometheus_differs_from_the_example_in_addresses_alone(compose: dict[st
     ]
 
 
+def test_grafana_finds_its_dashboards_and_prometheus(compose: dict[str, Any]) -> None:
+    grafana = compose["services"]["grafana"]
+    mounts = dict(mount.split(":")[:2] for mount in grafana["volumes"])
+    provisioning = FILE.parent / "grafana" / "provisioning"
+    for file in (provisioning / "dashboards").glob("*.yml"):
+        for provider in yaml.safe_load(file.read_text())["providers"]:
+            assert provider["options"]["path"] == mounts["./grafana/dashboards"]
+    [file] = (provisioning / "datasources").glob("*.yml")
+    [source] = yaml.safe_load(file.read_text())["datasources"]
+    url = grafana["environment"][source["url"].strip("${}")]
+    assert url == "http://prometheus:9090"
+
+
 def test_no_secret_is_committed() -> None:
     listed = ["git", "ls-files", "deploy/secrets"]
     finished = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
