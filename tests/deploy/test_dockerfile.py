@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,12 @@ def test_nothing_but_what_is_built_is_sent_to_docker() -> None:
     assert {path for path in sent if path.startswith("deploy/")} == {
         f"deploy/requirements/{name}.txt" for name in ("build", "cpu", "gpu", "tensorrt", "train")
     }
+
+
+def test_the_labels_tell_the_projects_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    defaults = re.findall(r"^ARG VERSION=(.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert set(defaults) == {version}
 
 
 @pytest.fixture(scope="module")
