@@ -21,7 +21,8 @@ BUF := node_modules/.bin/buf
 # A real RTSP server for the end-to-end tests, the Python that drives it, its network; a clock to set;
 # a Debian to build the image in; what judges the systemd unit.
 TEST_DEPS := gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 \
-	gstreamer1.0-plugins-base iproute2 python3-gi faketime debootstrap systemd
+	gstreamer1.0-plugins-base iproute2 python3-gi faketime debootstrap \
+	debian-archive-keyring systemd
 
 RELIABILITY := $(wildcard tests/e2e/test_*_faults.py tests/e2e/test_push*.py) \
 	tests/e2e/test_one_of_many.py tests/e2e/test_planted_passwords.py
