@@ -17,9 +17,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := .venv/bin
 BUF := node_modules/.bin/buf
-# A real RTSP server for the end-to-end tests, the Python that drives it, its network; a clock to set.
+# A real RTSP server for the end-to-end tests, the Python that drives it, its network; a clock to
+# set; what the rules and dashboards are held against.
 TEST_DEPS := gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 \
-	gstreamer1.0-plugins-base iproute2 python3-gi faketime
+	gstreamer1.0-plugins-base iproute2 python3-gi faketime \
+	prometheus prometheus-alertmanager
 
 RELIABILITY := $(wildcard tests/e2e/test_*_faults.py tests/e2e/test_push*.py) \
 	tests/e2e/test_one_of_many.py tests/e2e/test_planted_passwords.py

@@ -77,6 +77,8 @@ class App:
         detector = await asyncio.to_thread(self._load_detector, bundle)
         model = model_info(bundle, detector)
         self._telemetry.model(model)
+        engine = self._settings.engine
+        self._telemetry.engine_requested(engine.name, engine.wanted_device)
         self._database = await asyncio.to_thread(Database, self._settings.store.url)
         self._supervisor = self._make_supervisor(bundle, detector, model, self._database)
         self._rpc = RpcServer(

@@ -125,6 +125,11 @@ class EngineSettings(_Group):
     plans: Directory | None = None
     preferred_batch: Annotated[int, Field(ge=1, le=256)] | None = None
 
+    @property
+    def wanted_device(self) -> Literal["cpu", "cuda"]:
+        """Where the encoder shall run, also where that is left to the engine."""
+        return self.device or ("cpu" if self.name == "onnxruntime" else "cuda")
+
 
 class BatchSettings(_Group):
     """How windows of several streams share one run of the encoder.
