@@ -21,16 +21,13 @@ from server.contract import Feature, Image
 from server.engine.cuda import Cuda, OutOfDeviceMemoryError
 from server.engine.onnxruntime import EngineError, OnnxHead, check_features
 from server.engine.plans import PLANS_FOLDER, Batches, PlanKey, PlanStore
+from server.engine.shrinking import nobody
 from server.engine.tensorrt_build import BuildTask, build_plan, engine_error, make_log
 from server.engine.tensorrt_runner import EncoderRunner, Plan
 
 logger = logging.getLogger(__name__)
 
 TensorRtName = Literal["tensorrt", "tensorrt_rtx"]
-
-
-def _nobody() -> None:
-    """Who is told of halved batches where nobody counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ class TensorRtOptions:
     may_build: bool = True
     plans: Path | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
-    on_shrink: Callable[[], None] = _nobody
+    on_shrink: Callable[[], None] = nobody
 
 
 class TensorRtDetector:
