@@ -49,5 +49,6 @@ def or_near(text: str, known: Iterable[str]) -> str:
     >>> or_near("abacus", ["onnxruntime", "tensorrt"])
     ''
     """
-    near = difflib.get_close_matches(text[:LIMIT_CHARACTERS], list(known), n=1)
+    # Closer than usual: "gpu" is not meant to be "cpu".
+    near = difflib.get_close_matches(text[:LIMIT_CHARACTERS], list(known), n=1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""

@@ -14,6 +14,7 @@ from server.engine.flags import Device, EngineFlags, EngineName
 from server.engine.onnx_cuda import CudaOptions, OnnxCudaDetector
 from server.engine.onnxruntime import EngineError, EngineOptions, OnnxDetector, check_provider
 from server.engine.plans import Batches
+from server.engine.shrinking import nobody
 from server.engine.tensorrt import TensorRtDetector, TensorRtOptions
 from server.engine.tensorrt_build import load_tensorrt
 from server.scoring import Detector
@@ -39,6 +40,9 @@ class Engine(Detector, Protocol):
 
     def warm_up(self, max_batch: int) -> None:
         """Run every path once, so that the first window is not the slow one."""
+
+    def close(self) -> None:
+        """Give back what it holds beyond its own memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,8 @@ def choice_of(flags: EngineFlags, largest: int) -> EngineChoice:
 def load_engine(
     bundle: Bundle,
     choice: EngineChoice,
-    cancelled: threading.Event,
-    on_shrink: Callable[[], None],
+    cancelled: threading.Event | None = None,
+    on_shrink: Callable[[], None] = nobody,
 ) -> Engine:
     """Load a bundle into the engine that was asked for; it is not warm yet.
 
@@ -100,5 +104,11 @@ def load_engine(
         )
     trt = load_tensorrt(choice.name)
     cuda = Cuda(load_cuda_runtime())
-    options = TensorRtOptions(choice.batches, choice.may_build, choice.plans, cancelled, on_shrink)
+    options = TensorRtOptions(
+        choice.batches,
+        choice.may_build,
+        choice.plans,
+        cancelled or threading.Event(),
+        on_shrink,
+    )
     return TensorRtDetector(bundle, options, trt, cuda)

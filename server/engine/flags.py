@@ -6,6 +6,9 @@ No engine is imported here, so that settings and `--help` need not wait for one.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -77,6 +80,20 @@ def read_engine_flags(options: argparse.Namespace) -> EngineFlags:
             f"--threads ({options.threads}) is of onnxruntime on the CPU; leave it out for a GPU"
         )
     return EngineFlags(name, device, options.threads)
+
+
+@contextlib.contextmanager
+def telling_of_builds() -> Iterator[None]:
+    """Meanwhile engines tell on standard error what takes them minutes, such as a plan's build."""
+    logger, handler = logging.getLogger("server.engine"), logging.StreamHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _engine(text: str) -> str:

@@ -308,7 +308,7 @@ class _BoundSession:
         try:
             return self._graph.opened(self._graph.path, options)
         except BundleError as error:
-            if not isinstance(error.__cause__, Exception) or not _is_full(error.__cause__):
+            if not isinstance(error.__cause__, Exception) or not _of_device(error.__cause__):
                 raise
             failure = _failure(error.__cause__)
         raise failure  # as in _run
@@ -343,6 +343,10 @@ def _run_options(batch: int) -> ort.RunOptions:
 
 def _is_full(error: Exception) -> bool:
     return any(words in str(error) for words in _FULL)
+
+
+def _of_device(error: Exception) -> bool:
+    return _is_full(error) or "CUDA failure" in str(error)
 
 
 def _failure(error: Exception) -> EngineError:

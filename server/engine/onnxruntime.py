@@ -170,6 +170,9 @@ class OnnxDetector:
         check_features(features, len(images))
         return features
 
+    def close(self) -> None:
+        """Nothing to give back: all it holds goes with it."""
+
 
 def run_once(detector: Detector, image_shape: tuple[int, ...], max_batch: int) -> None:
     """Run encoder and head on one window and on as many as there will be."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -289,6 +289,18 @@ def test_a_build_without_cuda_is_named_before_anything_is_loaded(bundle: Bundle)
     choice = choice_of(EngineFlags(device="cuda"), LARGEST)
     with pytest.raises(EngineError, match=r"has no CUDAExecutionProvider; install .* gpu extra"):
         load_engine(bundle, choice, threading.Event(), lambda: None)
+
+
+def test_a_device_that_fails_while_loading_is_not_blamed_on_the_bundle(bundle: Bundle) -> None:
+    gpu = FakeGpu()
+
+    def opened(path: Path, options: Mapping[str, str]) -> ort.InferenceSession:
+        cause = RuntimeError("cuda_call.cc:148 CUDA failure 35: driver is too old ; GPU=-1 ; file")
+        raise BundleError(f"{path} cannot be loaded; export it again") from cause
+
+    with pytest.raises(EngineError, match=r"\(CUDA failure 35: driver is too old\); check the"):
+        OnnxCudaDetector(bundle, CudaOptions(1), Cuda(gpu), opened)
+    assert gpu.things_held == 0
 
 
 def test_a_provider_that_falls_back_is_refused(
