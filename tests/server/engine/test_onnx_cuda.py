@@ -19,7 +19,8 @@ from server.bundle import DEFAULT_BUNDLE, Bundle, BundleError, load_bundle
 from server.engine.choice import choice_of, load_engine
 from server.engine.cuda import Cuda
 from server.engine.flags import EngineFlags
-from server.engine.onnx_cuda import CudaOptions, OnnxCudaDetector, batch_sizes
+from server.engine.onnx_cuda import CudaOptions, OnnxCudaDetector
+from server.engine.onnx_cuda_runner import batch_sizes
 from server.engine.onnxruntime import EngineError, EngineOptions, OnnxDetector, open_session
 from tests.support.fake_cuda_session import ARENA_BYTES, WEIGHTS_BYTES, FakeCudaSessions
 from tests.support.fake_gpu import FakeGpu
@@ -244,6 +245,29 @@ def test_a_device_that_fails_is_named_and_does_not_shrink(
     refused.clear()
     images = windows(3)
     np.testing.assert_allclose(on_gpu.encode(images), expected(images), atol=1e-6)
+
+
+def test_a_graph_that_is_gone_when_it_is_loaded_anew_fails_that_call_alone(
+    tmp_path: Path,
+) -> None:
+    machine = CudaMachine(make_tiny_bundle(tmp_path / "bundle"))
+    detector = machine.load()
+    detector.close()
+    path, elsewhere = machine.bundle.encoder_path, tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    with pytest.raises(EngineError, match=r"cannot be loaded by ONNX Runtime"):
+        detector.encode(windows(1))
+    elsewhere.rename(path)
+    assert len(detector.encode(windows(1))) == 1
+    detector.close()
+
+
+def test_an_engine_that_cannot_be_opened_leaves_no_thread(gpu_machine: CudaMachine) -> None:
+    gpu_machine.gpu.memory_bytes = 0
+    before = threading.active_count()
+    with pytest.raises(EngineError):
+        gpu_machine.load()
+    assert threading.active_count() == before
 
 
 def test_closing_gives_all_back_and_a_later_call_takes_it_again(gpu_machine: CudaMachine) -> None:
