@@ -18,11 +18,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := .venv/bin
 BUF := node_modules/.bin/buf
-# A real RTSP server for the end-to-end tests, the Python that drives it, its network; a clock to set;
-# a Debian to build the image in; what judges the systemd unit.
+# A real RTSP server for the end-to-end tests, the Python that drives it, its network; a clock to
+# set; what the rules and dashboards are held against; a Debian to build the image in; what judges
+# the systemd unit.
 TEST_DEPS := gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 \
-	gstreamer1.0-plugins-base iproute2 python3-gi faketime debootstrap \
-	debian-archive-keyring systemd
+	gstreamer1.0-plugins-base iproute2 python3-gi faketime \
+	prometheus prometheus-alertmanager \
+	debootstrap debian-archive-keyring systemd
 
 RELIABILITY := $(wildcard tests/e2e/test_*_faults.py tests/e2e/test_push*.py) \
 	tests/e2e/test_one_of_many.py tests/e2e/test_planted_passwords.py
@@ -69,8 +71,8 @@ LOCK := $(BIN)/uv pip compile --quiet --constraint constraints.txt --generate-ha
 	--python-version 3.11 --no-annotate --custom-compile-command "make lock"
 REQUIREMENTS := deploy/requirements
 lock: .venv/.installed
-	$(LOCK) --extra cpu --extra postgres pyproject.toml -o $(REQUIREMENTS)/cpu.txt
-	$(LOCK) --extra gpu --extra postgres pyproject.toml $(REQUIREMENTS)/gpu.in -o $(REQUIREMENTS)/gpu.txt
+	$(LOCK) --extra cpu --extra postgresql pyproject.toml -o $(REQUIREMENTS)/cpu.txt
+	$(LOCK) --extra gpu --extra postgresql pyproject.toml $(REQUIREMENTS)/gpu.in -o $(REQUIREMENTS)/gpu.txt
 	$(LOCK) --extra train --extra export --extra cpu pyproject.toml -o $(REQUIREMENTS)/train.txt
 	$(LOCK) $(REQUIREMENTS)/build.in -o $(REQUIREMENTS)/build.txt
 

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,36 +65,33 @@ def _is_live(item: pytest.Item) -> bool:
 def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:
     if item.get_closest_marker("long") and not long:
         return "long: runs with --long or CI=true"
-    if item.get_closest_marker("clips") and not DATA.is_dir():
-        return f"clips: no real clips at {DATA}; set GVVAD_DATA"
-    if item.get_closest_marker("gpu") and not Path("/dev/nvidiactl").exists():
-        return "gpu: no CUDA device"
-    if item.get_closest_marker("rtsp") and not _has_rtsp_server():
-        if IN_CI:
-            raise pytest.UsageError("gst-rtsp-server is not installed; run `make test-deps`")
-        return "rtsp: gst-rtsp-server is not installed; run `make test-deps`"
-    for marker, lacks in _PROBES.items():
-        if item.get_closest_marker(marker) and (missing := lacks()):
-            if IN_CI:
-                raise pytest.UsageError(f"no {marker} for a test: {missing}")
-            return f"{marker}: {missing}"
+    for marker, missing in _NEEDS.items():
+        if item.get_closest_marker(marker) and (reason := missing()):
+            if IN_CI and marker not in _NOT_IN_CI:
+                raise pytest.UsageError(f"{marker}: {reason}")
+            return f"{marker}: {reason}"
     return None
 
 
+def _without(program: str) -> str:
+    installed = shutil.which(program) is not None
+    return "" if installed else f"{program} is not installed; run `make test-deps`"
+
+
 @cache
-def _has_rtsp_server() -> bool:
+def _without_rtsp_server() -> str:
     probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
     try:
         command = ["/usr/bin/python3", "-c", probe]
         finished = subprocess.run(command, capture_output=True, timeout=30)
+        missing = finished.returncode != 0
     except OSError:
-        return False
-    return finished.returncode == 0
+        missing = True
+    return "gst-rtsp-server is not installed; run `make test-deps`" if missing else ""
 
 
 @cache
-def _lacks_roots() -> str:
-    """Why a root of Debian cannot be made and entered here; empty where it can."""
+def _without_roots() -> str:
     if shutil.which("debootstrap") is None:
         return "debootstrap is not installed; run `make test-deps`"
     probe = ["unshare", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "x", "/mnt"]
@@ -103,8 +100,7 @@ def _lacks_roots() -> str:
 
 
 @cache
-def _lacks_networks() -> str:
-    """Why a camera can have no network of its own here; empty where it can."""
+def _without_networks() -> str:
     try:
         CameraNetwork().close()
     except FileNotFoundError:
@@ -114,17 +110,18 @@ def _lacks_networks() -> str:
     return ""
 
 
-def _lacks_program(name: str) -> str:
-    return "" if shutil.which(name) else f"{name} is not installed; run `make test-deps`"
-
-
-# Why tests with a marker cannot run here; empty where they can.
-_PROBES: dict[str, Callable[[], str]] = {
-    "debootstrap": _lacks_roots,
-    "faketime": partial(_lacks_program, "faketime"),
-    "network": _lacks_networks,
-    "systemd": partial(_lacks_program, "systemd-analyze"),
+# Why tests that need it cannot run here, by marker; empty where they can.
+_NEEDS: dict[str, Callable[[], str]] = {
+    "clips": lambda: "" if DATA.is_dir() else f"no real clips at {DATA}; set GVVAD_DATA",
+    "gpu": lambda: "" if Path("/dev/nvidiactl").exists() else "no CUDA device",
+    "rtsp": _without_rtsp_server,
+    "faketime": lambda: _without("faketime"),
+    "network": _without_networks,
+    "prometheus": lambda: _without("prometheus") or _without("amtool"),
+    "debootstrap": _without_roots,
+    "systemd": lambda: _without("systemd-analyze"),
 }
+_NOT_IN_CI = {"clips", "gpu"}
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from server.engine.flags import add_engine_flags, add_threads_flag
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -208,6 +210,8 @@ def _add_backtest(commands: Commands) -> None:
     backtest.add_argument(
         "--bundle", type=Path, metavar="DIR", help="detector (default: the embedded one)"
     )
+    add_engine_flags(backtest)
+    add_threads_flag(backtest)
     _add_json(backtest)
     backtest.set_defaults(command="backtest")
 

@@ -189,9 +189,13 @@ def _push(options: argparse.Namespace) -> int:
 
 def _backtest(options: argparse.Namespace) -> int:
     from server.backtest import run_backtest_command
+    from server.engine.flags import read_engine_flags
 
     with _one_line_errors():
-        return run_backtest_command(options.directory, options.bundle, as_json=options.json)
+        engine = read_engine_flags(options)
+        return run_backtest_command(
+            options.directory, options.bundle, as_json=options.json, engine=engine
+        )
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,11 +30,12 @@ from pydantic_core import PydanticCustomError
 
 from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS
 from server.bundle import DEFAULT_BUNDLE
+from server.engine.flags import Device, EngineName
 from server.ingest.access import LOOPBACK, Network
 from server.ingest.settings import MAX_PIXELS
 from server.logs import LogFormat
 from server.secret_files import SecretFileError, read_secret
-from server.wording import one_line, quoted
+from server.wording import one_line, or_near, quoted
 
 if TYPE_CHECKING:
     from server.batcher import BatchSettings as BatchValues
@@ -122,12 +124,17 @@ class EngineSettings(_Group):
             `batch.max_batch`, also where that is less.
     """
 
-    name: Literal["onnxruntime", "tensorrt", "tensorrt_rtx"] = "onnxruntime"
-    device: Literal["cpu", "cuda"] | None = None
+    name: EngineName = "onnxruntime"
+    device: Device | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     build: bool = True
     plans: Directory | None = None
     preferred_batch: Annotated[int, Field(ge=1, le=256)] | None = None
+
+    @property
+    def wanted_device(self) -> Literal["cpu", "cuda"]:
+        """Where the encoder shall run, also where that is left to the engine."""
+        return self.device or ("cpu" if self.name == "onnxruntime" else "cuda")
 
 
 class BatchSettings(_Group):
@@ -410,4 +417,7 @@ def _sentence(error: ValidationError, given: Mapping[str, _Given]) -> str:
     )
     shown = "its value" if key in _SECRET else quoted(first["input"])
     origin = f" from {given[key].origin}" if key in given else ""
-    return f"setting {key}: {shown}{origin} cannot be used: {first['msg']}"
+    near = ""
+    if first["type"] == "literal_error":
+        near = or_near(str(first["input"]), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+    return f"setting {key}: {shown}{origin} cannot be used: {first['msg']}{near}"

@@ -34,7 +34,8 @@ from server.push import PushCalls, PushSession, waiting_for_push
 from server.pushed import PushFormat
 from server.record import StreamRecord, scored_span
 from server.scoring import Detector, DropReason, WindowScore
-from server.store import Store, StoreError
+from server.store.database import StoreError
+from server.store.streams import StreamStore
 from server.streams import (
     PUSHED,
     Mode,
@@ -82,7 +83,7 @@ class Supervisor:
         model: ModelInfo,
         settings: SupervisorSettings,
         *,
-        store: Store,
+        store: StreamStore,
         telemetry: Telemetry,
         hubs: tuple[Hub[WindowScore], Hub[Alert]],
         make_pool: MakePool,
