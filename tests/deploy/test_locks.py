@@ -18,8 +18,8 @@ PIN = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)( ; [^\\]+)? ?(\\?)$", re.MULTILINE)
 
 # Extras in each lock; the third are requirements in a file of their own.
 LOCKS = {
-    "cpu": ("cpu", "postgres"),
-    "gpu": ("gpu", "postgres"),
+    "cpu": ("cpu", "postgresql"),
+    "gpu": ("gpu", "postgresql"),
     "train": ("train", "export", "cpu"),
 }
 
