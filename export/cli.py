@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from export.bench_cli import add_bench, run_bench
+from export.engines import EVERY_ENGINE
 from export.parity_cli import add_parity, run_parity, tell, wants_parity
 from server.bundle import BundleError
 from server.contract import WINDOW_FRAMES
+from server.engine.flags import (
+    EngineFlags,
+    add_engine_flags,
+    add_threads_flag,
+    read_engine_flags,
+)
 from server.engine.onnxruntime import EngineError
 from training.bank import load_bank
 from training.checkpoint import load_checkpoint
@@ -94,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     made_of.add_argument("--checkpoint", type=Path, help="what it was exported from")
     made_of.add_argument("--head", type=Path, help="the run on features that it was exported from")
     add_parity(two)
+    add_engine_flags(two, "every one that can run the bundle here")
+    add_threads_flag(two)
     two.add_argument("--json", action="store_true", help="print one JSON object")
     _add_encoder(commands)
     add_bench(commands)
@@ -264,9 +273,9 @@ def _verify(options: argparse.Namespace) -> None:
 
     checkpoint = load_checkpoint(options.checkpoint) if options.checkpoint else None
     run = load_run(options.head) if options.head else None
-    compares = wants_parity(options)
-    found = verify(options.directory, checkpoint, None if run is None else run.head)
-    compared = run_parity(options) if compares else None
+    compares, engines = wants_parity(options), _engines(options)
+    found = verify(options.directory, checkpoint, None if run is None else run.head, engines)
+    compared = run_parity(options, engines) if compares else None
     if options.json:
         told = {} if compared is None else {"compared": asdict(compared)}
         print(json.dumps(asdict(found) | told))
@@ -277,6 +286,15 @@ def _verify(options: argparse.Namespace) -> None:
     if compared is not None:
         tell(compared, options.directory)
     print("verified")
+
+
+def _engines(options: argparse.Namespace) -> tuple[EngineFlags, ...]:
+    if options.engine is None and options.device is None and options.threads is None:
+        return EVERY_ENGINE
+    try:
+        return (read_engine_flags(options),)
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
 
 
 _COMMANDS = {"bundle": _bundle, "encoder": _encoder, "verify": _verify, "bench": run_bench}

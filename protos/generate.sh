@@ -7,4 +7,4 @@ cd "$(dirname "$0")"
 out=${1:-.}
 PATH="$(dirname "$python"):$PATH" "$python" -m grpc_tools.protoc -I . \
     --python_out="$out" --mypy_out="$out" --grpc_python_out="$out" --mypy_grpc_out="$out" \
-    gvvad/v1/alert.proto gvvad/v1/model.proto gvvad/v1/score.proto gvvad/v1/stream.proto
+    gvvad/v1/alert.proto gvvad/v1/delivery.proto gvvad/v1/model.proto gvvad/v1/score.proto gvvad/v1/stream.proto

@@ -36,6 +36,25 @@ class AlertState(Enum):
     CLOSED = "closed"
 
 
+class EndReason(Enum):
+    """Why an alert ended."""
+
+    SCORE_FELL = "score_fell"  # and stayed low for the merge gap
+    GAP = "gap"  # the stream broke off
+    SPLIT = "split"  # it had reached the maximum duration; another continues it
+    STOPPED = "stopped"  # the stream was deleted or the server stopped in good order
+    LOST = "lost"  # the server was killed while it went on
+    CLOCK_SET = "clock_set"
+
+
+class Suppression(Enum):
+    """Why an alert is kept but delivered to nobody."""
+
+    COOLDOWN = "cooldown"
+    QUIET_HOURS = "quiet_hours"
+    SNOOZED = "snoozed"
+
+
 @dataclass(frozen=True, slots=True)
 class AlertPolicy:
     """When an event opens, closes and counts.
@@ -97,6 +116,11 @@ class Alert:
         peak_score: highest score so far, in [0, 1].
         peak_seconds: UTC capture time at which the peak's window ends.
         explanation: the nearest sentences to that window, nearest first.
+        end_reason: why it ended; None while it goes on.
+        continues: the alert that this one goes on from after a split.
+        suppression: why it is delivered to nobody; None delivers it.
+        window_scores: one for each sequence from first to last, NaN where a window was
+            dropped; as of this change.
     """
 
     alert_id: str
@@ -110,6 +134,10 @@ class Alert:
     peak_score: float
     peak_seconds: float
     explanation: Explanation = ()
+    end_reason: EndReason | None = None
+    continues: str | None = None
+    suppression: Suppression | None = None
+    window_scores: tuple[float, ...] = ()
 
     @property
     def is_closed(self) -> bool:

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -19,10 +18,12 @@ from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
+from server.logs import set_up
 from server.push import PushLimits
 from server.rpc.server import RpcServer
 from server.settings import Settings
-from server.store import Store
+from server.store.database import Database
+from server.store.streams import StreamStore
 from server.supervision import SupervisorSettings
 from server.supervisor import Supervisor
 from server.telemetry import Telemetry
@@ -52,7 +53,7 @@ class App:
         self._not_ready: str | None = "starting"
         self._telemetry = Telemetry()
         self._http = HttpPort(settings.http, self._telemetry, lambda: self._not_ready)
-        self._store: Store | None = None
+        self._database: Database | None = None
         self._supervisor: Supervisor | None = None
         self._rpc: RpcServer | None = None
         self._stopping = threading.Event()
@@ -76,8 +77,10 @@ class App:
         detector = await asyncio.to_thread(self._load_detector, bundle)
         model = model_info(bundle, detector)
         self._telemetry.model(model)
-        self._store = await asyncio.to_thread(Store, self._settings.store.url)
-        self._supervisor = self._make_supervisor(bundle, detector, model, self._store)
+        engine = self._settings.engine
+        self._telemetry.engine_requested(engine.name, engine.wanted_device)
+        self._database = await asyncio.to_thread(Database, self._settings.store.url)
+        self._supervisor = self._make_supervisor(bundle, detector, model, self._database)
         self._rpc = RpcServer(
             self._supervisor, self._settings.grpc, self._settings.push.max_message_mb * MIB
         )
@@ -102,8 +105,8 @@ class App:
             await self._rpc.stop()
         if self._supervisor is not None:
             await self._supervisor.stop()
-        if self._store is not None:
-            self._store.close()
+        if self._database is not None:
+            self._database.close()
         await self._http.stop()
 
     def _load_detector(self, bundle: Bundle) -> Engine:
@@ -121,7 +124,7 @@ class App:
         return detector
 
     def _make_supervisor(
-        self, bundle: Bundle, detector: Engine, model: ModelInfo, store: Store
+        self, bundle: Bundle, detector: Engine, model: ModelInfo, database: Database
     ) -> Supervisor:
         settings, manifest = self._settings, bundle.manifest
         access = AccessPolicy(
@@ -129,7 +132,9 @@ class App:
             camera_networks=settings.access.camera_networks,
             listen_networks=settings.access.listen_networks,
         )
-        ingest = IngestSettings(**settings.ingest.model_dump(), access=access)
+        ingest = IngestSettings(
+            **settings.ingest.model_dump(), access=access, log_format=settings.log.format
+        )
         watchers = (settings.grpc.watch_backlog, settings.grpc.max_watchers)
         return Supervisor(
             detector,
@@ -146,7 +151,7 @@ class App:
                     settings.push.idle_seconds,
                 ),
             ),
-            store=store,
+            store=StreamStore(database),
             telemetry=self._telemetry,
             hubs=(Hub(*watchers), Hub(*watchers)),
             make_pool=lambda take: IngestPool(
@@ -185,11 +190,7 @@ def serve(settings: Settings) -> int:
     Raises:
         BundleError, EngineError, StoreError, PortError: the server could not start.
     """
-    logging.basicConfig(
-        level=settings.log.level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    set_up(settings.log.level, settings.log.format)
     return asyncio.run(_serve(settings))
 
 

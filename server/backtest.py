@@ -21,7 +21,8 @@ from rich.table import Table
 
 from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS, AlertPolicy
 from server.bundle import DEFAULT_BUNDLE, Bundle, file_sha256, load_bundle
-from server.engine.onnxruntime import EngineOptions, OnnxDetector
+from server.engine.choice import choice_of, load_engine
+from server.engine.flags import EngineFlags, telling_of_builds
 from server.metrics import (
     MEASURABLE_EVENTS,
     average_precision,
@@ -29,7 +30,7 @@ from server.metrics import (
     poisson_interval,
     roc_auc,
 )
-from server.replay import ClipReplay, replay
+from server.replay import BATCH, ClipReplay, replay
 from server.truth import TRUTH_FILE, ClipTruth, TruthError, load_truth
 from server.wording import one_line
 
@@ -37,6 +38,8 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"}
     | {".mpg", ".mpeg", ".flv", ".wmv", ".h264", ".h265", ".hevc"}
 )
+
+_SERVED = EngineFlags()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +132,14 @@ class BacktestReport:
         clips: in order of their names.
         windows: scored in all.
         seconds: that took, decoding included.
+        engine: that ran its encoder, and where.
     """
 
     bundle_id: str
     clips: tuple[ClipReport, ...]
     windows: int
     seconds: float
+    engine: str
 
     def total(self, *, seen: bool) -> Total:
         """Totals over the clips that the bundle was, or was not, trained on."""
@@ -143,6 +148,7 @@ class BacktestReport:
     def to_json(self) -> dict[str, Any]:
         return {
             "bundle": self.bundle_id,
+            "engine": self.engine,
             "clips": {clip.name: clip.to_json() for clip in self.clips},
             "unseen": self.total(seen=False).to_json(),
             "seen": self.total(seen=True).to_json(),
@@ -151,18 +157,21 @@ class BacktestReport:
         }
 
 
-def backtest(place: Path, bundle: Bundle, console: Console) -> BacktestReport:
+def backtest(
+    place: Path, bundle: Bundle, console: Console, engine: EngineFlags = _SERVED
+) -> BacktestReport:
     """Replay every clip of a folder (or one clip), with progress on `console`.
 
     Raises:
         TruthError: a ground-truth file is broken or names a clip that is not there.
         FileNotFoundError: no clip.
-        EngineError: the engine cannot run.
+        EngineError: the engine asked for cannot run.
     """
     root, paths = find_clips(place)
     truths = _truths(root) if place.is_dir() else _own_truth(place)
-    detector = OnnxDetector(bundle, EngineOptions())
-    detector.warm_up(1)
+    with telling_of_builds():
+        detector = load_engine(bundle, choice_of(engine, BATCH))
+        detector.warm_up(BATCH)
     threshold = bundle.manifest.threshold.value
     policy = AlertPolicy(threshold, CLOSE_RATIO * threshold, MIN_DURATION_SECONDS)
     trained_on = frozenset(bundle.manifest.training.clips)
@@ -179,8 +188,10 @@ def backtest(place: Path, bundle: Bundle, console: Console) -> BacktestReport:
         for result in replays
     ]
     seconds = time.monotonic() - started
+    detector.close()
     windows = sum(len(clip.replay.scores) for clip in clips)
-    return BacktestReport(bundle.bundle_id, tuple(clips), windows, seconds)
+    told = f"{detector.name} on {detector.device}"
+    return BacktestReport(bundle.bundle_id, tuple(clips), windows, seconds, told)
 
 
 def find_clips(place: Path) -> tuple[Path, list[Path]]:
@@ -202,14 +213,20 @@ def find_clips(place: Path) -> tuple[Path, list[Path]]:
     return place, paths
 
 
-def run_backtest_command(place: Path, bundle_directory: Path | None, *, as_json: bool) -> int:
+def run_backtest_command(
+    place: Path,
+    bundle_directory: Path | None,
+    *,
+    as_json: bool,
+    engine: EngineFlags = _SERVED,
+) -> int:
     """Replay, print, and return the exit code: 2 where a clip could not be read.
 
     Raises:
         ValueError, FileNotFoundError, EngineError: see `backtest` and `load_bundle`.
     """
     errors = Console(stderr=True)
-    report = backtest(place, load_bundle(bundle_directory or DEFAULT_BUNDLE), errors)
+    report = backtest(place, load_bundle(bundle_directory or DEFAULT_BUNDLE), errors, engine)
     if as_json:
         Console().out(json.dumps(report.to_json()), highlight=False)
     else:
@@ -303,7 +320,7 @@ def _print_report(report: BacktestReport, console: Console) -> None:
     rate = report.windows / report.seconds if report.seconds else 0.0
     console.print(
         f"{report.windows} windows in {report.seconds:.1f} s ({rate:.0f} windows/s), "
-        f"bundle {report.bundle_id[:12]}",
+        f"bundle {report.bundle_id[:12]}, {report.engine}",
         highlight=False,
     )
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
+
+from server.tuning import AlertTuning, EvidenceMode, Mask, check_masks
 
 STREAM_ID = re.compile(r"[a-z0-9-]{1,63}")
 SCHEMES = ("rtsp", "rtsps", "file", "push")
@@ -219,6 +221,9 @@ class StreamConfig:
         mode: PULL, or LISTEN for a camera that pushes to the URL's port.
         transport: of RTP where the stream is pulled.
         open_threshold: score in [0, 1] that opens an event; None takes the bundle's.
+        alerts: how scores become alerts beyond that.
+        evidence_mode: what is kept of the pictures; None takes the server's default.
+        masks: regions that the detector never sees.
     """
 
     stream_id: str
@@ -226,6 +231,9 @@ class StreamConfig:
     mode: Mode = Mode.PULL
     transport: Transport = Transport.TCP
     open_threshold: float | None = None
+    alerts: AlertTuning = field(default_factory=AlertTuning)
+    evidence_mode: EvidenceMode | None = None
+    masks: tuple[Mask, ...] = ()
 
     @property
     def is_pushed(self) -> bool:
@@ -239,6 +247,7 @@ class StreamConfig:
             )
         if self.open_threshold is not None and not 0 < self.open_threshold <= 1:
             raise ValueError(f"open_threshold ({self.open_threshold}) must be over 0 and at most 1")
+        check_masks(self.masks)
         if self.mode is Mode.LISTEN and self.url.scheme != "rtsp":
             raise ValueError(f"LISTEN mode takes an rtsp:// URL, not {self.url.scheme}://")
         if self.mode is Mode.LISTEN and self.url.has_login:

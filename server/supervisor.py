@@ -28,11 +28,14 @@ from server.ingest.events import (
     WindowsSkipped,
 )
 from server.ingest.pool import IngestPool
+from server.journal import log_alert
+from server.logs import about
 from server.push import PushCalls, PushSession, waiting_for_push
 from server.pushed import PushFormat
 from server.record import StreamRecord, scored_span
 from server.scoring import Detector, DropReason, WindowScore
-from server.store import Store, StoreError
+from server.store.database import StoreError
+from server.store.streams import StreamStore
 from server.streams import (
     PUSHED,
     Mode,
@@ -80,7 +83,7 @@ class Supervisor:
         model: ModelInfo,
         settings: SupervisorSettings,
         *,
-        store: Store,
+        store: StreamStore,
         telemetry: Telemetry,
         hubs: tuple[Hub[WindowScore], Hub[Alert]],
         make_pool: MakePool,
@@ -245,6 +248,7 @@ class Supervisor:
                 stream.status, state=event.state, reason=event.reason, message=event.message
             )
             if stream.lane.open:
+                stream.state_log.note(event)
                 is_up = event.state is StreamState.RUNNING
                 self._telemetry.stream_up(event.stream_id, is_up)
         if event.state is not StreamState.RUNNING:
@@ -281,7 +285,7 @@ class Supervisor:
             self._store.reserve(stream.config.stream_id, stream.reserved)
         except StoreError as error:
             if stream.lane.open:
-                logger.warning("stream %s: %s", stream.config.stream_id, error)
+                logger.warning("%s", error, extra=about(stream.config.stream_id))
 
     # What the batcher reports; on the engine thread
 
@@ -356,7 +360,7 @@ class Supervisor:
         with self._lock:
             self._streams[config.stream_id] = stream
             self._telemetry.stream_up(config.stream_id, False)
-        logger.info("stream %s: %s", config.stream_id, config.url)
+        logger.info("taken up from %s", config.url, extra=about(config.stream_id))
         return stream
 
     def _forget(self, stream: StreamRecord) -> None:
@@ -372,7 +376,7 @@ class Supervisor:
             stream.session.fail(UnknownStreamError(f"stream {stream_id} was deleted"))
         self.scores.end_stream(stream_id)
         self.alerts.end_stream(stream_id)
-        logger.info("stream %s deleted", stream_id)
+        logger.info("deleted", extra=about(stream_id))
 
     def _reopen(self, stream: StreamRecord, before: StreamConfig) -> None:
         config = stream.config
@@ -453,13 +457,7 @@ class Supervisor:
                 self._telemetry.alert_closed(alert.stream_id)
             else:
                 self._telemetry.alert_opened(alert.stream_id)
-            logger.info(
-                "stream %s alert %s %s, peak %.3f",
-                alert.stream_id,
-                alert.alert_id,
-                alert.state.value,
-                alert.peak_score,
-            )
+            log_alert(alert)
             self.alerts.publish(alert)
 
     def _known(self, stream_id: str) -> StreamRecord:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from server.calibration import Calibration
 from server.streams import StreamConfig, StreamStatus
 
 Change = Callable[[StreamConfig], StreamConfig]
@@ -63,6 +64,7 @@ class StreamView:
         next_sequence: number that its next window gets.
         last_score: newest score in [0, 1]; None before the first.
         created_seconds: UTC time of its creation.
+        calibration: the newest one; None where there is none.
     """
 
     config: StreamConfig
@@ -70,6 +72,7 @@ class StreamView:
     next_sequence: int
     last_score: float | None
     created_seconds: float
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,8 @@ def test_importing_every_server_module_never_loads_torch() -> None:
     modules = [
         ".".join(path.with_suffix("").parts).removesuffix(".__init__")
         for path in sources("server")
-        if path.name != "__main__.py"
+        # Alembic runs its own files, and only within a migration.
+        if path.name != "__main__.py" and "migrations" not in path.parts
     ]
     finished = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL, *modules], cwd=ROOT, capture_output=True, text=True

@@ -15,23 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from server.bundle import Bundle
 from server.contract import Feature, Image
 from server.engine.cuda import Cuda, OutOfDeviceMemoryError
-from server.engine.onnxruntime import EngineError, OnnxHead, check_features
+from server.engine.onnxruntime import EngineError, OnnxHead, check_features, run_once
 from server.engine.plans import PLANS_FOLDER, Batches, PlanKey, PlanStore
+from server.engine.room import OnResize, nobody
 from server.engine.tensorrt_build import BuildTask, build_plan, engine_error, make_log
-from server.engine.tensorrt_runner import EncoderRunner, OnResize, Plan
+from server.engine.tensorrt_runner import EncoderRunner, Plan
 
 logger = logging.getLogger(__name__)
 
 TensorRtName = Literal["tensorrt", "tensorrt_rtx"]
-
-
-def _nobody(before: int, after: int) -> None:
-    """Who is told of other batches where nobody counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +47,7 @@ class TensorRtOptions:
     may_build: bool = True
     plans: Path | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
-    on_resize: OnResize = _nobody
+    on_resize: OnResize = nobody
     clock: Callable[[], float] = time.monotonic
 
 
@@ -91,10 +86,7 @@ class TensorRtDetector:
             EngineError: the plan cannot run, or what comes out is no score.
         """
         self._runner.warm_up()
-        for batch in {1, max_batch}:
-            images = np.zeros((batch, *self._image_shape), np.uint8)
-            state = {k: np.repeat(v, batch, axis=0) for k, v in self.zero_state().items()}
-            self.step(self.encode(images), state)
+        run_once(self, self._image_shape, max_batch)
 
     def encode(self, images: Image) -> Feature:
         """(B, S, H, W, 3) uint8 -> (B, D) float32; any B, in as many runs as it takes.

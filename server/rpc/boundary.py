@@ -16,8 +16,9 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from server.hub import HubFullError
-from server.rpc.mapping import SENTENCE_KEY, InvalidError
-from server.store import StoreError
+from server.rpc.mapping import SENTENCE_KEY
+from server.rpc.wire import InvalidError
+from server.store.database import StoreError
 from server.streams import Reason, SourceError
 from server.views import (
     CapacityError,

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 from gvvad.v1 import alert_pb2, model_pb2, score_pb2, stream_pb2
 from gvvad.v1.score_pb2 import ScoreVideoRequest
 
 from server.alerts import Alert, AlertState
 from server.bank import Explanation, NearSentence
 from server.pushed import Codec, PushCounts, PushedFrame, PushFormat
+from server.rpc import tuning_messages
+from server.rpc.wire import InvalidError, duration, seconds, timestamp
 from server.scoring import DropReason, WindowScore
 from server.streams import (
     STREAM_ID,
@@ -35,10 +35,6 @@ _PREFIX = "streams/"
 
 SENTENCE_KEY = "gvvad-sentence"
 """Trailing metadata of a refusal: its details are a sentence of the server, not of gRPC."""
-
-
-class InvalidError(ValueError):
-    """A request that makes no sense; the message is the sentence for the client."""
 
 
 def stream_name(stream_id: str) -> str:
@@ -72,13 +68,15 @@ def config_message(config: StreamConfig, *, reveal: bool) -> stream_pb2.Stream:
         config: of the stream.
         reveal: True on the way to the server only: the URL keeps its credentials.
     """
-    return stream_pb2.Stream(
+    message = stream_pb2.Stream(
         name=stream_name(config.stream_id),
         url=config.url.reveal() if reveal else str(config.url),
         mode=MODE[config.mode],
         transport=TRANSPORT[config.transport],
         open_threshold=config.open_threshold,
     )
+    tuning_messages.write_tuning(message, config.alerts, config.evidence_mode, config.masks)
+    return message
 
 
 def stream_message(view: StreamView) -> stream_pb2.Stream:
@@ -97,6 +95,8 @@ def stream_message(view: StreamView) -> stream_pb2.Stream:
     if view.last_score is not None:
         message.status.last_score = view.last_score
     message.create_time.CopyFrom(timestamp(view.created_seconds))
+    if view.calibration is not None:
+        message.calibration.CopyFrom(tuning_messages.calibration_message(view.calibration))
     return message
 
 
@@ -119,6 +119,9 @@ def stream_view(message: stream_pb2.Stream) -> StreamView:
         mode=MODE_OF[message.mode],
         transport=TRANSPORT_OF[message.transport],
         open_threshold=message.open_threshold if message.HasField("open_threshold") else None,
+        alerts=tuning_messages.alert_tuning(message),
+        evidence_mode=tuning_messages.evidence_mode(message),
+        masks=tuning_messages.masks(message),
     )
     return StreamView(
         config=config,
@@ -126,6 +129,11 @@ def stream_view(message: stream_pb2.Stream) -> StreamView:
         next_sequence=found.next_sequence,
         last_score=found.last_score if found.HasField("last_score") else None,
         created_seconds=seconds(message.create_time),
+        calibration=(
+            tuning_messages.calibration(message.calibration)
+            if message.HasField("calibration")
+            else None
+        ),
     )
 
 
@@ -292,25 +300,6 @@ def model_info(message: model_pb2.Model) -> ModelInfo:
         width=message.width,
         feature_dim=message.feature_dim,
     )
-
-
-def timestamp(utc_seconds: float) -> Timestamp:
-    """UTC seconds since 1970 as a message; microseconds, all that a float of today holds."""
-    message = Timestamp()
-    message.FromMicroseconds(round(utc_seconds * 1e6))
-    return message
-
-
-def seconds(message: Timestamp) -> float:
-    """UTC seconds since 1970."""
-    return message.ToMicroseconds() / 1e6
-
-
-def duration(length_seconds: float) -> Duration:
-    """A length of time as a message, exact to a microsecond."""
-    message = Duration()
-    message.FromMicroseconds(round(length_seconds * 1e6))
-    return message
 
 
 # Enums bear the same names on both sides; None is the value that was not given.

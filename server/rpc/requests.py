@@ -16,14 +16,15 @@ from dataclasses import dataclass, replace
 from gvvad.v1 import score_pb2, stream_pb2
 
 from server.pushed import PushedFrame, PushFormat
+from server.rpc import tuning_messages
 from server.rpc.mapping import (
     CODEC_OF,
     MODE_OF,
     TRANSPORT_OF,
-    InvalidError,
     stream_id,
     stream_name,
 )
+from server.rpc.wire import InvalidError
 from server.streams import (
     MAX_URL_LENGTH,
     STREAM_ID,
@@ -33,8 +34,19 @@ from server.streams import (
     Transport,
     shown,
 )
+from server.tuning import AlertTuning
 
-MUTABLE = ("url", "mode", "transport", "open_threshold")
+MUTABLE = (
+    "url",
+    "mode",
+    "transport",
+    "open_threshold",
+    "alert_policy",
+    "snooze_until_time",
+    "quiet_hours",
+    "evidence_mode",
+    "masks",
+)
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 200
 
@@ -225,9 +237,43 @@ def _checked_config(
         threshold = message.open_threshold if message.HasField("open_threshold") else None
     try:
         # All at once: URL and mode must suit each other as they will be, not in between.
-        return replace(config, url=url, mode=mode, transport=transport, open_threshold=threshold)
+        changed = replace(config, url=url, mode=mode, transport=transport, open_threshold=threshold)
+        return replace(
+            changed,
+            alerts=_tuning(config.alerts, message, paths),
+            evidence_mode=(
+                tuning_messages.evidence_mode(message)
+                if "evidence_mode" in paths
+                else config.evidence_mode
+            ),
+            masks=tuning_messages.masks(message) if "masks" in paths else config.masks,
+        )
     except ValueError as error:
         raise InvalidError(f"stream: {error}") from None
+
+
+def _tuning(stored: AlertTuning, message: stream_pb2.Stream, paths: Sequence[str]) -> AlertTuning:
+    named = _alert_fields(paths)
+    if not named:
+        return stored
+    sent = tuning_messages.alert_tuning(message)
+    return replace(stored, **{name: getattr(sent, name) for name in named})
+
+
+def _alert_fields(paths: Sequence[str]) -> list[str]:
+    """Fields of a stream's alert tuning that paths of a mask stand for."""
+    fields = {
+        "alert_policy": [
+            "close_threshold",
+            "min_duration_seconds",
+            "merge_gap_seconds",
+            "max_duration_seconds",
+            "cooldown_seconds",
+        ],
+        "snooze_until_time": ["snooze_until_seconds"],
+        "quiet_hours": ["quiet_hours"],
+    }
+    return [field for path in paths for field in fields.get(path, [])]
 
 
 def _source_url(text: str) -> SourceUrl:

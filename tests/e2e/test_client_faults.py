@@ -20,7 +20,8 @@ import pytest
 from gvvad.v1 import score_pb2, score_pb2_grpc
 
 from server.rpc.client import Client, ClientError, StreamChange
-from server.store import Store
+from server.store.database import Database
+from server.store.streams import StreamStore
 from server.streams import StreamConfig, StreamState
 from tests.support.cameras import RtspServer, render_clip
 from tests.support.faults import (
@@ -135,9 +136,9 @@ def own_errors(log: list[str]) -> list[str]:
 
 def stored(store: Path) -> list[StreamConfig]:
     """What a server that started now would take up."""
-    reader = Store(f"sqlite:///{store}")
+    reader = StreamStore(Database(f"sqlite:///{store}"))
     configs = [stream.config for stream in reader.load()]
-    reader.close()
+    reader.database.close()
     return configs
 
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.store import Store, StoredStream, StoreError
+from server.store.database import Database, StoreError
+from server.store.streams import StoredStream, StreamStore
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
 
 DOOR = StreamConfig("door", SourceUrl("rtsp://joe:s3cret@cam/a"))
@@ -28,27 +29,27 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{path}")
+def store(path: Path) -> Iterator[StreamStore]:
+    store = StreamStore(Database(f"sqlite:///{path}"))
     yield store
-    store.close()
+    store.database.close()
 
 
-def test_streams_come_back_whole_after_a_restart(store: Store, path: Path) -> None:
+def test_streams_come_back_whole_after_a_restart(store: StreamStore, path: Path) -> None:
     store.save(HALL, 1_700_000_000.25)
     store.save(DOOR, 1_700_000_001.5)
     store.reserve("hall", 1000)
-    store.close()
-    again = Store(f"sqlite:///{path}")
+    store.database.close()
+    again = StreamStore(Database(f"sqlite:///{path}"))
     assert again.load() == [
         StoredStream(DOOR, 0, 1_700_000_001.5),
         StoredStream(HALL, 1000, 1_700_000_000.25),
     ]
-    again.close()
+    again.database.close()
 
 
 def test_a_stream_that_cannot_be_read_is_left_out_alone(
-    store: Store, path: Path, caplog: pytest.LogCaptureFixture
+    store: StreamStore, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for stream_id in ("a", "b"):
         store.save(StreamConfig(stream_id, SourceUrl("rtsp://joe:s3cret@10.0.0.1/cam")), 1.0)
@@ -62,7 +63,7 @@ def test_a_stream_that_cannot_be_read_is_left_out_alone(
     assert "s3cret" not in caplog.text
 
 
-def test_an_update_keeps_sequence_and_creation(store: Store) -> None:
+def test_an_update_keeps_sequence_and_creation(store: StreamStore) -> None:
     store.save(DOOR, 5.0)
     store.reserve("door", 40)
     changed = replace(DOOR, url=SourceUrl("rtsp://other/a"), open_threshold=0.5)
@@ -72,43 +73,43 @@ def test_an_update_keeps_sequence_and_creation(store: Store) -> None:
 
 @given(st.lists(st.integers(0, 2**62), max_size=10))
 def test_a_reservation_never_goes_back(sequences: list[int]) -> None:
-    store = Store("sqlite://")
+    store = StreamStore(Database("sqlite://"))
     store.save(DOOR, 0.0)
     for sequence in sequences:
         store.reserve("door", sequence)
     assert store.load()[0].next_sequence == max(sequences, default=0)
-    store.close()
+    store.database.close()
 
 
-def test_a_server_that_stops_gives_back_what_it_reserved(store: Store) -> None:
+def test_a_server_that_stops_gives_back_what_it_reserved(store: StreamStore) -> None:
     store.save(DOOR, 0.0)
     store.reserve("door", 1000)
     store.settle("door", 17)
     assert store.load()[0].next_sequence == 17
 
 
-def test_a_deleted_stream_is_gone_and_may_be_deleted_again(store: Store) -> None:
+def test_a_deleted_stream_is_gone_and_may_be_deleted_again(store: StreamStore) -> None:
     store.save(DOOR, 0.0)
     store.delete("door")
     store.delete("door")
     assert store.load() == []
 
 
-def test_an_id_is_kept_once(store: Store) -> None:
+def test_an_id_is_kept_once(store: StreamStore) -> None:
     store.save(DOOR, 0.0)
     with pytest.raises(StoreError, match="UNIQUE") as caught:
         store.save(DOOR, 0.0)
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_stream_that_is_not_there_cannot_change(store: Store) -> None:
+def test_a_stream_that_is_not_there_cannot_change(store: StreamStore) -> None:
     with pytest.raises(StoreError, match="no stream door"):
         store.update(DOOR)
     with pytest.raises(StoreError, match="no stream door"):
         store.reserve("door", 5)
 
 
-def test_the_file_and_its_log_belong_to_the_owner_alone(store: Store, path: Path) -> None:
+def test_the_file_and_its_log_belong_to_the_owner_alone(store: StreamStore, path: Path) -> None:
     store.save(DOOR, 0.0)
     files = sorted(path.parent.iterdir())
     assert path in files
@@ -119,11 +120,11 @@ def test_the_file_and_its_log_belong_to_the_owner_alone(store: Store, path: Path
 def test_a_file_that_others_may_read_is_closed_to_them(path: Path) -> None:
     path.touch(0o644)
     path.chmod(0o644)
-    Store(f"sqlite:///{path}").close()
+    Database(f"sqlite:///{path}").close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_threads_share_a_store(store: Store) -> None:
+def test_threads_share_a_store(store: StreamStore) -> None:
     def add(prefix: str) -> None:
         for number in range(20):
             store.save(replace(DOOR, stream_id=f"{prefix}{number}"), 0.0)
@@ -138,30 +139,30 @@ def test_threads_share_a_store(store: Store) -> None:
 
 
 def test_memory_keeps_streams_across_threads_and_nothing_after(tmp_path: Path) -> None:
-    store = Store("sqlite://")
+    store = StreamStore(Database("sqlite://"))
     thread = threading.Thread(target=store.save, args=(DOOR, 0.0))
     thread.start()
     thread.join(timeout=10)
     assert [stored.config for stored in store.load()] == [DOOR]
-    store.close()
-    again = Store("sqlite://")
+    store.database.close()
+    again = StreamStore(Database("sqlite://"))
     assert again.load() == []
-    again.close()
+    again.database.close()
 
 
-def test_a_newer_schema_is_refused(store: Store, path: Path) -> None:
-    store.close()
+def test_a_newer_schema_is_refused(store: StreamStore, path: Path) -> None:
+    store.database.close()
     with sqlite3.connect(path) as database:
-        database.execute("UPDATE gvvad_schema SET version = 99")
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
     database.close()
-    with pytest.raises(StoreError, match=r"schema version 99, this server reads 1"):
-        Store(f"sqlite:///{path}")
+    with pytest.raises(StoreError, match=r"schema revision 9999, this server reads up to 0002"):
+        StreamStore(Database(f"sqlite:///{path}"))
 
 
 def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     path.write_text("this is a shopping list, long enough to be no database header" * 20)
     with pytest.raises(StoreError, match="not a database"):
-        Store(f"sqlite:///{path}")
+        StreamStore(Database(f"sqlite:///{path}"))
 
 
 @pytest.mark.parametrize(
@@ -177,11 +178,11 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
 )
 def test_a_url_that_leads_nowhere_is_one_sentence(url: str, sentence: str) -> None:
     with pytest.raises(StoreError, match=sentence) as caught:
-        Store(url)
+        StreamStore(Database(url))
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_directory_in_place_of_the_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="Is a directory"):
-        Store(f"sqlite:///{tmp_path}")
+        StreamStore(Database(f"sqlite:///{tmp_path}"))

@@ -21,7 +21,8 @@ from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
 from server.push import PushLimits
-from server.store import Store
+from server.store.database import Database
+from server.store.streams import StreamStore
 from server.streams import Mode, Reason, SourceError, SourceUrl, StreamConfig, StreamState
 from server.supervision import SupervisorSettings
 from server.supervisor import Supervisor
@@ -46,7 +47,7 @@ class Running:
     def __init__(self, bundle: Bundle, files: Path) -> None:
         access = AccessPolicy(file_roots=(files,))
         self.telemetry = Telemetry()
-        self.store = Store("sqlite://")
+        self.store = StreamStore(Database("sqlite://"))
         detector = OnnxDetector(bundle, EngineOptions(threads=1))
         self.supervisor = Supervisor(
             detector,
@@ -83,7 +84,7 @@ async def running(bundle: Bundle, files: Path) -> AsyncIterator[Running]:
         yield run
     finally:
         await run.supervisor.stop()
-        run.store.close()
+        run.store.database.close()
 
 
 def is_ended(view: StreamView) -> bool:

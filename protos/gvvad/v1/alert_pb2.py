@@ -26,21 +26,45 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from gvvad.v1 import score_pb2 as gvvad_dot_v1_dot_score__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gvvad/v1/alert.proto\x12\x08gvvad.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14gvvad/v1/score.proto\"$\n\x12WatchAlertsRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\"E\n\x13WatchAlertsResponse\x12\x1e\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x0f.gvvad.v1.Alert\x12\x0e\n\x06missed\x18\x02 \x01(\x03\"\xde\x02\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.gvvad.v1.AlertState\x12\x16\n\x0e\x66irst_sequence\x18\x05 \x01(\x03\x12\x15\n\rlast_sequence\x18\x06 \x01(\x03\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npeak_score\x18\t \x01(\x01\x12-\n\tpeak_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x0b\x65xplanation\x18\x0b \x03(\x0b\x32\x16.gvvad.v1.NearSentence*W\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41LERT_STATE_OPEN\x10\x01\x12\x16\n\x12\x41LERT_STATE_CLOSED\x10\x02\x32\\\n\x0c\x41lertService\x12L\n\x0bWatchAlerts\x12\x1c.gvvad.v1.WatchAlertsRequest\x1a\x1d.gvvad.v1.WatchAlertsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gvvad/v1/alert.proto\x12\x08gvvad.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14gvvad/v1/score.proto\"P\n\x12WatchAlertsRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x1a\n\x12include_suppressed\x18\x03 \x01(\x08\"\xb1\x01\n\x13WatchAlertsResponse\x12\x1e\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x0f.gvvad.v1.Alert\x12\x0e\n\x06missed\x18\x02 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12)\n\x06\x63hange\x18\x04 \x01(\x0e\x32\x19.gvvad.v1.AlertChangeKind\x12/\n\x0b\x63hange_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x99\x02\n\x11ListAlertsRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.gvvad.v1.AlertState\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0emin_peak_score\x18\x05 \x01(\x01\x12\x16\n\x0eunacknowledged\x18\x06 \x01(\x08\x12\x1a\n\x12include_suppressed\x18\x07 \x01(\x08\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\t\"N\n\x12ListAlertsResponse\x12\x1f\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x0f.gvvad.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x0fGetAlertRequest\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\"9\n\x17\x41\x63knowledgeAlertRequest\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"M\n\x13ReadEvidenceRequest\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.gvvad.v1.EvidenceKind\"$\n\x14ReadEvidenceResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\xdd\x04\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.gvvad.v1.AlertState\x12\x16\n\x0e\x66irst_sequence\x18\x05 \x01(\x03\x12\x15\n\rlast_sequence\x18\x06 \x01(\x03\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npeak_score\x18\t \x01(\x01\x12-\n\tpeak_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x0b\x65xplanation\x18\x0b \x03(\x0b\x32\x16.gvvad.v1.NearSentence\x12,\n\nend_reason\x18\x0c \x01(\x0e\x32\x18.gvvad.v1.AlertEndReason\x12\x11\n\tcontinues\x18\r \x01(\t\x12/\n\x0bsuppression\x18\x0e \x01(\x0e\x32\x1a.gvvad.v1.AlertSuppression\x12\x34\n\x10\x61\x63knowledge_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x61\x63knowledge_note\x18\x10 \x01(\t\x12$\n\x08\x65vidence\x18\x11 \x01(\x0b\x32\x12.gvvad.v1.Evidence\x12\x15\n\rwindow_scores\x18\x12 \x03(\x02\"\xc6\x01\n\x08\x45vidence\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.gvvad.v1.EvidenceState\x12\x16\n\x0esnapshot_bytes\x18\x02 \x01(\x03\x12\x12\n\nclip_bytes\x18\x03 \x01(\x03\x12\x33\n\x0f\x63lip_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rclip_end_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xb4\x01\n\x0f\x41lertChangeKind\x12!\n\x1d\x41LERT_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41LERT_CHANGE_KIND_OPENED\x10\x01\x12\x1c\n\x18\x41LERT_CHANGE_KIND_CLOSED\x10\x02\x12\"\n\x1e\x41LERT_CHANGE_KIND_ACKNOWLEDGED\x10\x03\x12\x1e\n\x1a\x41LERT_CHANGE_KIND_EVIDENCE\x10\x04*a\n\x0c\x45videnceKind\x12\x1d\n\x19\x45VIDENCE_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45VIDENCE_KIND_SNAPSHOT\x10\x01\x12\x16\n\x12\x45VIDENCE_KIND_CLIP\x10\x02*\xe2\x01\n\x0e\x41lertEndReason\x12 \n\x1c\x41LERT_END_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x41LERT_END_REASON_SCORE_FELL\x10\x01\x12\x18\n\x14\x41LERT_END_REASON_GAP\x10\x02\x12\x1a\n\x16\x41LERT_END_REASON_SPLIT\x10\x03\x12\x1c\n\x18\x41LERT_END_REASON_STOPPED\x10\x04\x12\x19\n\x15\x41LERT_END_REASON_LOST\x10\x05\x12\x1e\n\x1a\x41LERT_END_REASON_CLOCK_SET\x10\x06*\x97\x01\n\x10\x41lertSuppression\x12!\n\x1d\x41LERT_SUPPRESSION_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41LERT_SUPPRESSION_COOLDOWN\x10\x01\x12!\n\x1d\x41LERT_SUPPRESSION_QUIET_HOURS\x10\x02\x12\x1d\n\x19\x41LERT_SUPPRESSION_SNOOZED\x10\x03*\x9c\x01\n\rEvidenceState\x12\x1e\n\x1a\x45VIDENCE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45VIDENCE_STATE_PENDING\x10\x01\x12\x18\n\x14\x45VIDENCE_STATE_READY\x10\x02\x12\x19\n\x15\x45VIDENCE_STATE_FAILED\x10\x03\x12\x1a\n\x16\x45VIDENCE_STATE_DELETED\x10\x04*W\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41LERT_STATE_OPEN\x10\x01\x12\x16\n\x12\x41LERT_STATE_CLOSED\x10\x02\x32\xf6\x02\n\x0c\x41lertService\x12L\n\x0bWatchAlerts\x12\x1c.gvvad.v1.WatchAlertsRequest\x1a\x1d.gvvad.v1.WatchAlertsResponse0\x01\x12G\n\nListAlerts\x12\x1b.gvvad.v1.ListAlertsRequest\x1a\x1c.gvvad.v1.ListAlertsResponse\x12\x36\n\x08GetAlert\x12\x19.gvvad.v1.GetAlertRequest\x1a\x0f.gvvad.v1.Alert\x12\x46\n\x10\x41\x63knowledgeAlert\x12!.gvvad.v1.AcknowledgeAlertRequest\x1a\x0f.gvvad.v1.Alert\x12O\n\x0cReadEvidence\x12\x1d.gvvad.v1.ReadEvidenceRequest\x1a\x1e.gvvad.v1.ReadEvidenceResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gvvad.v1.alert_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ALERTSTATE']._serialized_start=551
-  _globals['_ALERTSTATE']._serialized_end=638
+  _globals['_ALERTCHANGEKIND']._serialized_start=1738
+  _globals['_ALERTCHANGEKIND']._serialized_end=1918
+  _globals['_EVIDENCEKIND']._serialized_start=1920
+  _globals['_EVIDENCEKIND']._serialized_end=2017
+  _globals['_ALERTENDREASON']._serialized_start=2020
+  _globals['_ALERTENDREASON']._serialized_end=2246
+  _globals['_ALERTSUPPRESSION']._serialized_start=2249
+  _globals['_ALERTSUPPRESSION']._serialized_end=2400
+  _globals['_EVIDENCESTATE']._serialized_start=2403
+  _globals['_EVIDENCESTATE']._serialized_end=2559
+  _globals['_ALERTSTATE']._serialized_start=2561
+  _globals['_ALERTSTATE']._serialized_end=2648
   _globals['_WATCHALERTSREQUEST']._serialized_start=89
-  _globals['_WATCHALERTSREQUEST']._serialized_end=125
-  _globals['_WATCHALERTSRESPONSE']._serialized_start=127
-  _globals['_WATCHALERTSRESPONSE']._serialized_end=196
-  _globals['_ALERT']._serialized_start=199
-  _globals['_ALERT']._serialized_end=549
-  _globals['_ALERTSERVICE']._serialized_start=640
-  _globals['_ALERTSERVICE']._serialized_end=732
+  _globals['_WATCHALERTSREQUEST']._serialized_end=169
+  _globals['_WATCHALERTSRESPONSE']._serialized_start=172
+  _globals['_WATCHALERTSRESPONSE']._serialized_end=349
+  _globals['_LISTALERTSREQUEST']._serialized_start=352
+  _globals['_LISTALERTSREQUEST']._serialized_end=633
+  _globals['_LISTALERTSRESPONSE']._serialized_start=635
+  _globals['_LISTALERTSRESPONSE']._serialized_end=713
+  _globals['_GETALERTREQUEST']._serialized_start=715
+  _globals['_GETALERTREQUEST']._serialized_end=750
+  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_start=752
+  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_end=809
+  _globals['_READEVIDENCEREQUEST']._serialized_start=811
+  _globals['_READEVIDENCEREQUEST']._serialized_end=888
+  _globals['_READEVIDENCERESPONSE']._serialized_start=890
+  _globals['_READEVIDENCERESPONSE']._serialized_end=926
+  _globals['_ALERT']._serialized_start=929
+  _globals['_ALERT']._serialized_end=1534
+  _globals['_EVIDENCE']._serialized_start=1537
+  _globals['_EVIDENCE']._serialized_end=1735
+  _globals['_ALERTSERVICE']._serialized_start=2651
+  _globals['_ALERTSERVICE']._serialized_end=3025
 # @@protoc_insertion_point(module_scope)

@@ -21,6 +21,162 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AlertChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AlertChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ALERT_CHANGE_KIND_UNSPECIFIED: _AlertChangeKind.ValueType  # 0
+    """Never returned."""
+    ALERT_CHANGE_KIND_OPENED: _AlertChangeKind.ValueType  # 1
+    """It began."""
+    ALERT_CHANGE_KIND_CLOSED: _AlertChangeKind.ValueType  # 2
+    """It is over."""
+    ALERT_CHANGE_KIND_ACKNOWLEDGED: _AlertChangeKind.ValueType  # 3
+    """Somebody has seen it."""
+    ALERT_CHANGE_KIND_EVIDENCE: _AlertChangeKind.ValueType  # 4
+    """Its evidence can be read, or could not be made."""
+
+class AlertChangeKind(_AlertChangeKind, metaclass=_AlertChangeKindEnumTypeWrapper):
+    """What happened to an alert."""
+
+ALERT_CHANGE_KIND_UNSPECIFIED: AlertChangeKind.ValueType  # 0
+"""Never returned."""
+ALERT_CHANGE_KIND_OPENED: AlertChangeKind.ValueType  # 1
+"""It began."""
+ALERT_CHANGE_KIND_CLOSED: AlertChangeKind.ValueType  # 2
+"""It is over."""
+ALERT_CHANGE_KIND_ACKNOWLEDGED: AlertChangeKind.ValueType  # 3
+"""Somebody has seen it."""
+ALERT_CHANGE_KIND_EVIDENCE: AlertChangeKind.ValueType  # 4
+"""Its evidence can be read, or could not be made."""
+Global___AlertChangeKind: _TypeAlias = AlertChangeKind  # noqa: Y015
+
+class _EvidenceKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EvidenceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EvidenceKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVIDENCE_KIND_UNSPECIFIED: _EvidenceKind.ValueType  # 0
+    """Not given; INVALID_ARGUMENT."""
+    EVIDENCE_KIND_SNAPSHOT: _EvidenceKind.ValueType  # 1
+    """A JPEG picture at the peak."""
+    EVIDENCE_KIND_CLIP: _EvidenceKind.ValueType  # 2
+    """An MP4 file of the camera's own packets, with what came before and after."""
+
+class EvidenceKind(_EvidenceKind, metaclass=_EvidenceKindEnumTypeWrapper):
+    """A file of evidence."""
+
+EVIDENCE_KIND_UNSPECIFIED: EvidenceKind.ValueType  # 0
+"""Not given; INVALID_ARGUMENT."""
+EVIDENCE_KIND_SNAPSHOT: EvidenceKind.ValueType  # 1
+"""A JPEG picture at the peak."""
+EVIDENCE_KIND_CLIP: EvidenceKind.ValueType  # 2
+"""An MP4 file of the camera's own packets, with what came before and after."""
+Global___EvidenceKind: _TypeAlias = EvidenceKind  # noqa: Y015
+
+class _AlertEndReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AlertEndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertEndReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ALERT_END_REASON_UNSPECIFIED: _AlertEndReason.ValueType  # 0
+    """It goes on."""
+    ALERT_END_REASON_SCORE_FELL: _AlertEndReason.ValueType  # 1
+    """Scores fell below the close threshold and stayed there for the merge gap."""
+    ALERT_END_REASON_GAP: _AlertEndReason.ValueType  # 2
+    """The stream broke off: nothing is known beyond."""
+    ALERT_END_REASON_SPLIT: _AlertEndReason.ValueType  # 3
+    """It had reached the longest duration; another alert continues it."""
+    ALERT_END_REASON_STOPPED: _AlertEndReason.ValueType  # 4
+    """The stream was deleted or the server stopped in good order."""
+    ALERT_END_REASON_LOST: _AlertEndReason.ValueType  # 5
+    """The server was killed or lost power while it went on."""
+    ALERT_END_REASON_CLOCK_SET: _AlertEndReason.ValueType  # 6
+    """The camera's or the server's clock was set."""
+
+class AlertEndReason(_AlertEndReason, metaclass=_AlertEndReasonEnumTypeWrapper):
+    """Why an alert ended."""
+
+ALERT_END_REASON_UNSPECIFIED: AlertEndReason.ValueType  # 0
+"""It goes on."""
+ALERT_END_REASON_SCORE_FELL: AlertEndReason.ValueType  # 1
+"""Scores fell below the close threshold and stayed there for the merge gap."""
+ALERT_END_REASON_GAP: AlertEndReason.ValueType  # 2
+"""The stream broke off: nothing is known beyond."""
+ALERT_END_REASON_SPLIT: AlertEndReason.ValueType  # 3
+"""It had reached the longest duration; another alert continues it."""
+ALERT_END_REASON_STOPPED: AlertEndReason.ValueType  # 4
+"""The stream was deleted or the server stopped in good order."""
+ALERT_END_REASON_LOST: AlertEndReason.ValueType  # 5
+"""The server was killed or lost power while it went on."""
+ALERT_END_REASON_CLOCK_SET: AlertEndReason.ValueType  # 6
+"""The camera's or the server's clock was set."""
+Global___AlertEndReason: _TypeAlias = AlertEndReason  # noqa: Y015
+
+class _AlertSuppression:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AlertSuppressionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertSuppression.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ALERT_SUPPRESSION_UNSPECIFIED: _AlertSuppression.ValueType  # 0
+    """It is delivered."""
+    ALERT_SUPPRESSION_COOLDOWN: _AlertSuppression.ValueType  # 1
+    """It began within the cooldown after a delivered alert of the stream."""
+    ALERT_SUPPRESSION_QUIET_HOURS: _AlertSuppression.ValueType  # 2
+    """It began in the stream's quiet hours."""
+    ALERT_SUPPRESSION_SNOOZED: _AlertSuppression.ValueType  # 3
+    """It began while the stream was snoozed."""
+
+class AlertSuppression(_AlertSuppression, metaclass=_AlertSuppressionEnumTypeWrapper):
+    """Why an alert is delivered to nobody. It is kept, and listed on request."""
+
+ALERT_SUPPRESSION_UNSPECIFIED: AlertSuppression.ValueType  # 0
+"""It is delivered."""
+ALERT_SUPPRESSION_COOLDOWN: AlertSuppression.ValueType  # 1
+"""It began within the cooldown after a delivered alert of the stream."""
+ALERT_SUPPRESSION_QUIET_HOURS: AlertSuppression.ValueType  # 2
+"""It began in the stream's quiet hours."""
+ALERT_SUPPRESSION_SNOOZED: AlertSuppression.ValueType  # 3
+"""It began while the stream was snoozed."""
+Global___AlertSuppression: _TypeAlias = AlertSuppression  # noqa: Y015
+
+class _EvidenceState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EvidenceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EvidenceState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVIDENCE_STATE_UNSPECIFIED: _EvidenceState.ValueType  # 0
+    """None is kept on this stream."""
+    EVIDENCE_STATE_PENDING: _EvidenceState.ValueType  # 1
+    """It is being recorded."""
+    EVIDENCE_STATE_READY: _EvidenceState.ValueType  # 2
+    """It can be read."""
+    EVIDENCE_STATE_FAILED: _EvidenceState.ValueType  # 3
+    """It could not be made; the server's log says why."""
+    EVIDENCE_STATE_DELETED: _EvidenceState.ValueType  # 4
+    """Its retention ended."""
+
+class EvidenceState(_EvidenceState, metaclass=_EvidenceStateEnumTypeWrapper):
+    """Whether there is evidence."""
+
+EVIDENCE_STATE_UNSPECIFIED: EvidenceState.ValueType  # 0
+"""None is kept on this stream."""
+EVIDENCE_STATE_PENDING: EvidenceState.ValueType  # 1
+"""It is being recorded."""
+EVIDENCE_STATE_READY: EvidenceState.ValueType  # 2
+"""It can be read."""
+EVIDENCE_STATE_FAILED: EvidenceState.ValueType  # 3
+"""It could not be made; the server's log says why."""
+EVIDENCE_STATE_DELETED: EvidenceState.ValueType  # 4
+"""Its retention ended."""
+Global___EvidenceState: _TypeAlias = EvidenceState  # noqa: Y015
+
 class _AlertState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -52,18 +208,28 @@ class WatchAlertsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STREAM_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    INCLUDE_SUPPRESSED_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
     """The stream to watch, `streams/{id}`. Empty means every stream, those created
     later included.
     """
+    cursor: _builtins.str
+    """`WatchAlertsResponse.cursor` of the last change that was dealt with. Empty
+    begins with the next change.
+    """
+    include_suppressed: _builtins.bool
+    """Also send alerts that are delivered to nobody else, see `Alert.suppression`."""
     def __init__(
         self,
         *,
         stream: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+        include_suppressed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "include_suppressed", b"include_suppressed", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -77,27 +243,225 @@ class WatchAlertsResponse(_message.Message):
 
     ALERT_FIELD_NUMBER: _builtins.int
     MISSED_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
     missed: _builtins.int
-    """Changes that this watcher lost, because it read too slowly, between the
-    message before and this one. Zero means none.
-    """
+    """Always zero: no change of an alert is lost."""
+    cursor: _builtins.str
+    """Opaque; a later watch with it goes on after this change."""
+    change: Global___AlertChangeKind.ValueType
+    """What happened."""
     @_builtins.property
     def alert(self) -> Global___Alert:
-        """The alert as it is now."""
+        """The alert as it was after the change, without `window_scores`."""
+
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written down."""
 
     def __init__(
         self,
         *,
         alert: Global___Alert | None = ...,
         missed: _builtins.int = ...,
+        cursor: _builtins.str = ...,
+        change: Global___AlertChangeKind.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "change_time", b"change_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "missed", b"missed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "change", b"change", "change_time", b"change_time", "cursor", b"cursor", "missed", b"missed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchAlertsResponse: _TypeAlias = WatchAlertsResponse  # noqa: Y015
+
+@_typing.final
+class ListAlertsRequest(_message.Message):
+    """Request of ListAlerts. Filters that are set must all hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    MIN_PEAK_SCORE_FIELD_NUMBER: _builtins.int
+    UNACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    INCLUDE_SUPPRESSED_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """Only of this stream, `streams/{id}`."""
+    state: Global___AlertState.ValueType
+    """Only in this state."""
+    min_peak_score: _builtins.float
+    """Only alerts with at least this peak score."""
+    unacknowledged: _builtins.bool
+    """Only alerts that nobody has acknowledged."""
+    include_suppressed: _builtins.bool
+    """Also alerts that were delivered to nobody."""
+    page_size: _builtins.int
+    """Most alerts to return, 0 to 200: zero means 50, more than 200 means 200."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the same filters. Empty for the
+    first page.
+    """
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only alerts that begin at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only alerts that begin before this time."""
+
+    def __init__(
+        self,
+        *,
+        stream: _builtins.str = ...,
+        state: Global___AlertState.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        min_peak_score: _builtins.float = ...,
+        unacknowledged: _builtins.bool = ...,
+        include_suppressed: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "include_suppressed", b"include_suppressed", "min_peak_score", b"min_peak_score", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "state", b"state", "stream", b"stream", "unacknowledged", b"unacknowledged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAlertsRequest: _TypeAlias = ListAlertsRequest  # noqa: Y015
+
+@_typing.final
+class ListAlertsResponse(_message.Message):
+    """Response of ListAlerts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty when there is none. An alert that begins
+    meanwhile never makes another one appear twice or be left out.
+    """
+    @_builtins.property
+    def alerts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alert]:
+        """The alerts of this page, the newest first, without `window_scores`."""
+
+    def __init__(
+        self,
+        *,
+        alerts: _abc.Iterable[Global___Alert] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAlertsResponse: _TypeAlias = ListAlertsResponse  # noqa: Y015
+
+@_typing.final
+class GetAlertRequest(_message.Message):
+    """Request of GetAlert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """`Alert.alert_id`. Required."""
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAlertRequest: _TypeAlias = GetAlertRequest  # noqa: Y015
+
+@_typing.final
+class AcknowledgeAlertRequest(_message.Message):
+    """Request of AcknowledgeAlert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """`Alert.alert_id`. Required."""
+    note: _builtins.str
+    """What the operator has to say, at most 2,000 characters."""
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeAlertRequest: _TypeAlias = AcknowledgeAlertRequest  # noqa: Y015
+
+@_typing.final
+class ReadEvidenceRequest(_message.Message):
+    """Request of ReadEvidence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """`Alert.alert_id`. Required."""
+    kind: Global___EvidenceKind.ValueType
+    """Which file. Required."""
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        kind: Global___EvidenceKind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadEvidenceRequest: _TypeAlias = ReadEvidenceRequest  # noqa: Y015
+
+@_typing.final
+class ReadEvidenceResponse(_message.Message):
+    """A piece of a file, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next bytes, at most 256 KiB."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadEvidenceResponse: _TypeAlias = ReadEvidenceResponse  # noqa: Y015
 
 @_typing.final
 class Alert(_message.Message):
@@ -118,6 +482,13 @@ class Alert(_message.Message):
     PEAK_SCORE_FIELD_NUMBER: _builtins.int
     PEAK_TIME_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    END_REASON_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
+    SUPPRESSION_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_TIME_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_NOTE_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    WINDOW_SCORES_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """Identity, 16 hex digits, the same in every message on one alert: a hash of
     stream, bundle and `first_sequence`.
@@ -134,6 +505,16 @@ class Alert(_message.Message):
     """Sequence of the newest window that belongs to it."""
     peak_score: _builtins.float
     """Highest score so far, 0 to 1."""
+    end_reason: Global___AlertEndReason.ValueType
+    """Why it ended. Unspecified while it goes on."""
+    continues: _builtins.str
+    """The alert that this one goes on from, because that one had reached the longest
+    duration. Empty otherwise.
+    """
+    suppression: Global___AlertSuppression.ValueType
+    """Why it is delivered to nobody. Unspecified means that it is delivered."""
+    acknowledge_note: _builtins.str
+    """The newest note of those who acknowledged it."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Capture time at which its first window begins, in UTC."""
@@ -152,6 +533,20 @@ class Alert(_message.Message):
         holds no sentences.
         """
 
+    @_builtins.property
+    def acknowledge_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first acknowledged. Unset while nobody has."""
+
+    @_builtins.property
+    def evidence(self) -> Global___Evidence:
+        """What is kept of the camera's pictures."""
+
+    @_builtins.property
+    def window_scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """One score for every window from `first_sequence` to `last_sequence`, NaN where
+        the window was not scored. Only GetAlert fills it.
+        """
+
     def __init__(
         self,
         *,
@@ -166,11 +561,60 @@ class Alert(_message.Message):
         peak_score: _builtins.float = ...,
         peak_time: _timestamp_pb2.Timestamp | None = ...,
         explanation: _abc.Iterable[_score_pb2.NearSentence] | None = ...,
+        end_reason: Global___AlertEndReason.ValueType = ...,
+        continues: _builtins.str = ...,
+        suppression: Global___AlertSuppression.ValueType = ...,
+        acknowledge_time: _timestamp_pb2.Timestamp | None = ...,
+        acknowledge_note: _builtins.str = ...,
+        evidence: Global___Evidence | None = ...,
+        window_scores: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "peak_time", b"peak_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_time", b"acknowledge_time", "end_time", b"end_time", "evidence", b"evidence", "peak_time", b"peak_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "bundle_id", b"bundle_id", "end_time", b"end_time", "explanation", b"explanation", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "peak_score", b"peak_score", "peak_time", b"peak_time", "start_time", b"start_time", "state", b"state", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_note", b"acknowledge_note", "acknowledge_time", b"acknowledge_time", "alert_id", b"alert_id", "bundle_id", b"bundle_id", "continues", b"continues", "end_reason", b"end_reason", "end_time", b"end_time", "evidence", b"evidence", "explanation", b"explanation", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "peak_score", b"peak_score", "peak_time", b"peak_time", "start_time", b"start_time", "state", b"state", "stream", b"stream", "suppression", b"suppression", "window_scores", b"window_scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Alert: _TypeAlias = Alert  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """What is kept of an alert's pictures; read it by ReadEvidence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_BYTES_FIELD_NUMBER: _builtins.int
+    CLIP_BYTES_FIELD_NUMBER: _builtins.int
+    CLIP_START_TIME_FIELD_NUMBER: _builtins.int
+    CLIP_END_TIME_FIELD_NUMBER: _builtins.int
+    state: Global___EvidenceState.ValueType
+    """Whether there is any."""
+    snapshot_bytes: _builtins.int
+    """Size of the snapshot in bytes. Zero where there is none."""
+    clip_bytes: _builtins.int
+    """Size of the clip in bytes. Zero where there is none."""
+    @_builtins.property
+    def clip_start_time(self) -> _timestamp_pb2.Timestamp:
+        """Capture time at which the clip begins. Unset where there is none."""
+
+    @_builtins.property
+    def clip_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Capture time at which the clip ends."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___EvidenceState.ValueType = ...,
+        snapshot_bytes: _builtins.int = ...,
+        clip_bytes: _builtins.int = ...,
+        clip_start_time: _timestamp_pb2.Timestamp | None = ...,
+        clip_end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clip_end_time", b"clip_end_time", "clip_start_time", b"clip_start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_bytes", b"clip_bytes", "clip_end_time", b"clip_end_time", "clip_start_time", b"clip_start_time", "snapshot_bytes", b"snapshot_bytes", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015

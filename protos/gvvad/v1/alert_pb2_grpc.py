@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class AlertServiceStub:
     """Alerts: runs of high scores, each announced when it opens and when it closes.
+
+    Alerts are kept at rest before anybody hears of them: what a client was sent
+    is there after a crash of the server as well, until its retention ends. Error
+    codes are those of StreamService.
     """
 
     def __init__(self, channel):
@@ -40,18 +44,79 @@ class AlertServiceStub:
                 request_serializer=gvvad_dot_v1_dot_alert__pb2.WatchAlertsRequest.SerializeToString,
                 response_deserializer=gvvad_dot_v1_dot_alert__pb2.WatchAlertsResponse.FromString,
                 _registered_method=True)
+        self.ListAlerts = channel.unary_unary(
+                '/gvvad.v1.AlertService/ListAlerts',
+                request_serializer=gvvad_dot_v1_dot_alert__pb2.ListAlertsRequest.SerializeToString,
+                response_deserializer=gvvad_dot_v1_dot_alert__pb2.ListAlertsResponse.FromString,
+                _registered_method=True)
+        self.GetAlert = channel.unary_unary(
+                '/gvvad.v1.AlertService/GetAlert',
+                request_serializer=gvvad_dot_v1_dot_alert__pb2.GetAlertRequest.SerializeToString,
+                response_deserializer=gvvad_dot_v1_dot_alert__pb2.Alert.FromString,
+                _registered_method=True)
+        self.AcknowledgeAlert = channel.unary_unary(
+                '/gvvad.v1.AlertService/AcknowledgeAlert',
+                request_serializer=gvvad_dot_v1_dot_alert__pb2.AcknowledgeAlertRequest.SerializeToString,
+                response_deserializer=gvvad_dot_v1_dot_alert__pb2.Alert.FromString,
+                _registered_method=True)
+        self.ReadEvidence = channel.unary_stream(
+                '/gvvad.v1.AlertService/ReadEvidence',
+                request_serializer=gvvad_dot_v1_dot_alert__pb2.ReadEvidenceRequest.SerializeToString,
+                response_deserializer=gvvad_dot_v1_dot_alert__pb2.ReadEvidenceResponse.FromString,
+                _registered_method=True)
 
 
 class AlertServiceServicer:
     """Alerts: runs of high scores, each announced when it opens and when it closes.
+
+    Alerts are kept at rest before anybody hears of them: what a client was sent
+    is there after a crash of the server as well, until its retention ends. Error
+    codes are those of StreamService.
     """
 
     def WatchAlerts(self, request, context):
-        """Sends the alerts of one stream or of all, as they open and close.
+        """Sends the changes of alerts of one stream or of all: opened, closed,
+        acknowledged, evidence ready.
 
-        The watch begins with the next change: alerts that are open already are sent
-        when they close. Initial metadata, slow watchers and the codes that end the
-        call are as in ScoreService.WatchScores.
+        Without a cursor the watch begins with the next change: alerts that are open
+        already are sent when they close. With one it begins after the change that the
+        cursor came with, and nothing is lost or repeated in between, whatever became
+        of the connection or the server. Initial metadata comes once the watch stands;
+        its key `gvvad-cursor` is the place where it begins. A slow watcher loses
+        nothing. The codes that end the call are as in ScoreService.WatchScores, and
+        OUT_OF_RANGE where changes after the cursor are gone with their retention.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAlerts(self, request, context):
+        """Returns alerts in pages, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAlert(self, request, context):
+        """Returns one alert with the scores of its windows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeAlert(self, request, context):
+        """Says that somebody has seen an alert. Said again, the newest note stands and
+        the first time stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadEvidence(self, request, context):
+        """Sends a file of an alert's evidence in pieces.
+
+        FAILED_PRECONDITION where it is not ready yet; NOT_FOUND where there is none,
+        because it was not kept or its retention ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -65,6 +130,26 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     request_deserializer=gvvad_dot_v1_dot_alert__pb2.WatchAlertsRequest.FromString,
                     response_serializer=gvvad_dot_v1_dot_alert__pb2.WatchAlertsResponse.SerializeToString,
             ),
+            'ListAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAlerts,
+                    request_deserializer=gvvad_dot_v1_dot_alert__pb2.ListAlertsRequest.FromString,
+                    response_serializer=gvvad_dot_v1_dot_alert__pb2.ListAlertsResponse.SerializeToString,
+            ),
+            'GetAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAlert,
+                    request_deserializer=gvvad_dot_v1_dot_alert__pb2.GetAlertRequest.FromString,
+                    response_serializer=gvvad_dot_v1_dot_alert__pb2.Alert.SerializeToString,
+            ),
+            'AcknowledgeAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeAlert,
+                    request_deserializer=gvvad_dot_v1_dot_alert__pb2.AcknowledgeAlertRequest.FromString,
+                    response_serializer=gvvad_dot_v1_dot_alert__pb2.Alert.SerializeToString,
+            ),
+            'ReadEvidence': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadEvidence,
+                    request_deserializer=gvvad_dot_v1_dot_alert__pb2.ReadEvidenceRequest.FromString,
+                    response_serializer=gvvad_dot_v1_dot_alert__pb2.ReadEvidenceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'gvvad.v1.AlertService', rpc_method_handlers)
@@ -75,6 +160,10 @@ def add_AlertServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AlertService:
     """Alerts: runs of high scores, each announced when it opens and when it closes.
+
+    Alerts are kept at rest before anybody hears of them: what a client was sent
+    is there after a crash of the server as well, until its retention ends. Error
+    codes are those of StreamService.
     """
 
     @staticmethod
@@ -94,6 +183,114 @@ class AlertService:
             '/gvvad.v1.AlertService/WatchAlerts',
             gvvad_dot_v1_dot_alert__pb2.WatchAlertsRequest.SerializeToString,
             gvvad_dot_v1_dot_alert__pb2.WatchAlertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gvvad.v1.AlertService/ListAlerts',
+            gvvad_dot_v1_dot_alert__pb2.ListAlertsRequest.SerializeToString,
+            gvvad_dot_v1_dot_alert__pb2.ListAlertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gvvad.v1.AlertService/GetAlert',
+            gvvad_dot_v1_dot_alert__pb2.GetAlertRequest.SerializeToString,
+            gvvad_dot_v1_dot_alert__pb2.Alert.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gvvad.v1.AlertService/AcknowledgeAlert',
+            gvvad_dot_v1_dot_alert__pb2.AcknowledgeAlertRequest.SerializeToString,
+            gvvad_dot_v1_dot_alert__pb2.Alert.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadEvidence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gvvad.v1.AlertService/ReadEvidence',
+            gvvad_dot_v1_dot_alert__pb2.ReadEvidenceRequest.SerializeToString,
+            gvvad_dot_v1_dot_alert__pb2.ReadEvidenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,35 +27,88 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AlertServiceStub:
-    """Alerts: runs of high scores, each announced when it opens and when it closes."""
+    """Alerts: runs of high scores, each announced when it opens and when it closes.
+
+    Alerts are kept at rest before anybody hears of them: what a client was sent
+    is there after a crash of the server as well, until its retention ends. Error
+    codes are those of StreamService.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AlertServiceAsyncStub: ...
     WatchAlerts: _grpc.UnaryStreamMultiCallable[_alert_pb2.WatchAlertsRequest, _alert_pb2.WatchAlertsResponse]
-    """Sends the alerts of one stream or of all, as they open and close.
+    """Sends the changes of alerts of one stream or of all: opened, closed,
+    acknowledged, evidence ready.
 
-    The watch begins with the next change: alerts that are open already are sent
-    when they close. Initial metadata, slow watchers and the codes that end the
-    call are as in ScoreService.WatchScores.
+    Without a cursor the watch begins with the next change: alerts that are open
+    already are sent when they close. With one it begins after the change that the
+    cursor came with, and nothing is lost or repeated in between, whatever became
+    of the connection or the server. Initial metadata comes once the watch stands;
+    its key `gvvad-cursor` is the place where it begins. A slow watcher loses
+    nothing. The codes that end the call are as in ScoreService.WatchScores, and
+    OUT_OF_RANGE where changes after the cursor are gone with their retention.
+    """
+    ListAlerts: _grpc.UnaryUnaryMultiCallable[_alert_pb2.ListAlertsRequest, _alert_pb2.ListAlertsResponse]
+    """Returns alerts in pages, the newest first."""
+    GetAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.GetAlertRequest, _alert_pb2.Alert]
+    """Returns one alert with the scores of its windows."""
+    AcknowledgeAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.AcknowledgeAlertRequest, _alert_pb2.Alert]
+    """Says that somebody has seen an alert. Said again, the newest note stands and
+    the first time stays.
+    """
+    ReadEvidence: _grpc.UnaryStreamMultiCallable[_alert_pb2.ReadEvidenceRequest, _alert_pb2.ReadEvidenceResponse]
+    """Sends a file of an alert's evidence in pieces.
+
+    FAILED_PRECONDITION where it is not ready yet; NOT_FOUND where there is none,
+    because it was not kept or its retention ended.
     """
 
 @_typing.type_check_only
 class AlertServiceAsyncStub(AlertServiceStub):
-    """Alerts: runs of high scores, each announced when it opens and when it closes."""
+    """Alerts: runs of high scores, each announced when it opens and when it closes.
+
+    Alerts are kept at rest before anybody hears of them: what a client was sent
+    is there after a crash of the server as well, until its retention ends. Error
+    codes are those of StreamService.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchAlerts: _aio.UnaryStreamMultiCallable[_alert_pb2.WatchAlertsRequest, _alert_pb2.WatchAlertsResponse]  # type: ignore[assignment]
-    """Sends the alerts of one stream or of all, as they open and close.
+    """Sends the changes of alerts of one stream or of all: opened, closed,
+    acknowledged, evidence ready.
 
-    The watch begins with the next change: alerts that are open already are sent
-    when they close. Initial metadata, slow watchers and the codes that end the
-    call are as in ScoreService.WatchScores.
+    Without a cursor the watch begins with the next change: alerts that are open
+    already are sent when they close. With one it begins after the change that the
+    cursor came with, and nothing is lost or repeated in between, whatever became
+    of the connection or the server. Initial metadata comes once the watch stands;
+    its key `gvvad-cursor` is the place where it begins. A slow watcher loses
+    nothing. The codes that end the call are as in ScoreService.WatchScores, and
+    OUT_OF_RANGE where changes after the cursor are gone with their retention.
+    """
+    ListAlerts: _aio.UnaryUnaryMultiCallable[_alert_pb2.ListAlertsRequest, _alert_pb2.ListAlertsResponse]  # type: ignore[assignment]
+    """Returns alerts in pages, the newest first."""
+    GetAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.GetAlertRequest, _alert_pb2.Alert]  # type: ignore[assignment]
+    """Returns one alert with the scores of its windows."""
+    AcknowledgeAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.AcknowledgeAlertRequest, _alert_pb2.Alert]  # type: ignore[assignment]
+    """Says that somebody has seen an alert. Said again, the newest note stands and
+    the first time stays.
+    """
+    ReadEvidence: _aio.UnaryStreamMultiCallable[_alert_pb2.ReadEvidenceRequest, _alert_pb2.ReadEvidenceResponse]  # type: ignore[assignment]
+    """Sends a file of an alert's evidence in pieces.
+
+    FAILED_PRECONDITION where it is not ready yet; NOT_FOUND where there is none,
+    because it was not kept or its retention ended.
     """
 
 class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Alerts: runs of high scores, each announced when it opens and when it closes."""
+    """Alerts: runs of high scores, each announced when it opens and when it closes.
+
+    Alerts are kept at rest before anybody hears of them: what a client was sent
+    is there after a crash of the server as well, until its retention ends. Error
+    codes are those of StreamService.
+    """
 
     @_abc_1.abstractmethod
     def WatchAlerts(
@@ -63,11 +116,54 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_pb2.WatchAlertsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_alert_pb2.WatchAlertsResponse], _abc.AsyncIterator[_alert_pb2.WatchAlertsResponse]]:
-        """Sends the alerts of one stream or of all, as they open and close.
+        """Sends the changes of alerts of one stream or of all: opened, closed,
+        acknowledged, evidence ready.
 
-        The watch begins with the next change: alerts that are open already are sent
-        when they close. Initial metadata, slow watchers and the codes that end the
-        call are as in ScoreService.WatchScores.
+        Without a cursor the watch begins with the next change: alerts that are open
+        already are sent when they close. With one it begins after the change that the
+        cursor came with, and nothing is lost or repeated in between, whatever became
+        of the connection or the server. Initial metadata comes once the watch stands;
+        its key `gvvad-cursor` is the place where it begins. A slow watcher loses
+        nothing. The codes that end the call are as in ScoreService.WatchScores, and
+        OUT_OF_RANGE where changes after the cursor are gone with their retention.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAlerts(
+        self,
+        request: _alert_pb2.ListAlertsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alert_pb2.ListAlertsResponse, _abc.Awaitable[_alert_pb2.ListAlertsResponse]]:
+        """Returns alerts in pages, the newest first."""
+
+    @_abc_1.abstractmethod
+    def GetAlert(
+        self,
+        request: _alert_pb2.GetAlertRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alert_pb2.Alert, _abc.Awaitable[_alert_pb2.Alert]]:
+        """Returns one alert with the scores of its windows."""
+
+    @_abc_1.abstractmethod
+    def AcknowledgeAlert(
+        self,
+        request: _alert_pb2.AcknowledgeAlertRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alert_pb2.Alert, _abc.Awaitable[_alert_pb2.Alert]]:
+        """Says that somebody has seen an alert. Said again, the newest note stands and
+        the first time stays.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadEvidence(
+        self,
+        request: _alert_pb2.ReadEvidenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_alert_pb2.ReadEvidenceResponse], _abc.AsyncIterator[_alert_pb2.ReadEvidenceResponse]]:
+        """Sends a file of an alert's evidence in pieces.
+
+        FAILED_PRECONDITION where it is not ready yet; NOT_FOUND where there is none,
+        because it was not kept or its retention ended.
         """
 
 def add_AlertServiceServicer_to_server(servicer: AlertServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

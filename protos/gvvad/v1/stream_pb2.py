@@ -22,42 +22,61 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15gvvad/v1/stream.proto\x12\x08gvvad.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x01\n\x06Stream\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x1c\n\x04mode\x18\x03 \x01(\x0e\x32\x0e.gvvad.v1.Mode\x12&\n\ttransport\x18\x04 \x01(\x0e\x32\x13.gvvad.v1.Transport\x12\x1b\n\x0eopen_threshold\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12&\n\x06status\x18\x06 \x01(\x0b\x32\x16.gvvad.v1.StreamStatus\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x11\n\x0f_open_threshold\"\x8d\x02\n\x0cStreamStatus\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.gvvad.v1.StreamState\x12&\n\x06reason\x18\x02 \x01(\x0e\x32\x16.gvvad.v1.StreamReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x16\n\x0e\x66rames_decoded\x18\x04 \x01(\x03\x12\x12\n\nreconnects\x18\x05 \x01(\x03\x12\x33\n\x0flast_frame_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rnext_sequence\x18\x07 \x01(\x03\x12\x17\n\nlast_score\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_last_score\"J\n\x13\x43reateStreamRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12 \n\x06stream\x18\x02 \x01(\x0b\x32\x10.gvvad.v1.Stream\" \n\x10GetStreamRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListStreamsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x13ListStreamsResponse\x12!\n\x07streams\x18\x01 \x03(\x0b\x32\x10.gvvad.v1.Stream\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x13UpdateStreamRequest\x12 \n\x06stream\x18\x01 \x01(\x0b\x32\x10.gvvad.v1.Stream\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"#\n\x13\x44\x65leteStreamRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*<\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_PULL\x10\x01\x12\x0f\n\x0bMODE_LISTEN\x10\x02*L\n\tTransport\x12\x19\n\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x11\n\rTRANSPORT_TCP\x10\x01\x12\x11\n\rTRANSPORT_UDP\x10\x02*\xb1\x01\n\x0bStreamState\x12\x1c\n\x18STREAM_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17STREAM_STATE_CONNECTING\x10\x01\x12\x18\n\x14STREAM_STATE_RUNNING\x10\x02\x12\x1c\n\x18STREAM_STATE_BACKING_OFF\x10\x03\x12\x17\n\x13STREAM_STATE_PARKED\x10\x04\x12\x16\n\x12STREAM_STATE_ENDED\x10\x05*\xbe\x03\n\x0cStreamReason\x12\x1d\n\x19STREAM_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19STREAM_REASON_AUTH_FAILED\x10\x01\x12\x19\n\x15STREAM_REASON_TIMEOUT\x10\x02\x12\x1b\n\x17STREAM_REASON_NOT_FOUND\x10\x03\x12\x1c\n\x18STREAM_REASON_TLS_FAILED\x10\x04\x12#\n\x1fSTREAM_REASON_CODEC_UNSUPPORTED\x10\x05\x12\x1a\n\x16STREAM_REASON_NO_VIDEO\x10\x06\x12\x17\n\x13STREAM_REASON_STALE\x10\x07\x12 \n\x1cSTREAM_REASON_ADDRESS_DENIED\x10\x08\x12\x1f\n\x1bSTREAM_REASON_END_OF_STREAM\x10\t\x12\x1d\n\x19STREAM_REASON_WORKER_LOST\x10\n\x12\x1d\n\x19STREAM_REASON_UNREACHABLE\x10\x0b\x12\x1a\n\x16STREAM_REASON_INTERNAL\x10\x0c\x12#\n\x1fSTREAM_REASON_PICTURE_TOO_LARGE\x10\r2\xdf\x02\n\rStreamService\x12?\n\x0c\x43reateStream\x12\x1d.gvvad.v1.CreateStreamRequest\x1a\x10.gvvad.v1.Stream\x12\x39\n\tGetStream\x12\x1a.gvvad.v1.GetStreamRequest\x1a\x10.gvvad.v1.Stream\x12J\n\x0bListStreams\x12\x1c.gvvad.v1.ListStreamsRequest\x1a\x1d.gvvad.v1.ListStreamsResponse\x12?\n\x0cUpdateStream\x12\x1d.gvvad.v1.UpdateStreamRequest\x1a\x10.gvvad.v1.Stream\x12\x45\n\x0c\x44\x65leteStream\x12\x1d.gvvad.v1.DeleteStreamRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15gvvad/v1/stream.proto\x12\x08gvvad.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x03\n\x06Stream\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x1c\n\x04mode\x18\x03 \x01(\x0e\x32\x0e.gvvad.v1.Mode\x12&\n\ttransport\x18\x04 \x01(\x0e\x32\x13.gvvad.v1.Transport\x12\x1b\n\x0eopen_threshold\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12&\n\x06status\x18\x06 \x01(\x0b\x32\x16.gvvad.v1.StreamStatus\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x0c\x61lert_policy\x18\x08 \x01(\x0b\x32\x15.gvvad.v1.AlertPolicy\x12\x35\n\x11snooze_until_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x0bquiet_hours\x18\n \x03(\x0b\x32\x14.gvvad.v1.QuietHours\x12-\n\revidence_mode\x18\x0b \x01(\x0e\x32\x16.gvvad.v1.EvidenceMode\x12\x1d\n\x05masks\x18\x0c \x03(\x0b\x32\x0e.gvvad.v1.Mask\x12*\n\x0b\x63\x61libration\x18\r \x01(\x0b\x32\x15.gvvad.v1.CalibrationB\x11\n\x0f_open_threshold\"\xfc\x01\n\x0b\x41lertPolicy\x12\x1c\n\x0f\x63lose_threshold\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0cmin_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tmerge_gap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63ooldown\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\n\x10_close_threshold\"I\n\nQuietHours\x12\x0c\n\x04\x64\x61ys\x18\x01 \x03(\x05\x12\r\n\x05start\x18\x02 \x01(\t\x12\x0b\n\x03\x65nd\x18\x03 \x01(\t\x12\x11\n\ttime_zone\x18\x04 \x01(\t\"(\n\x04Mask\x12 \n\x07\x63orners\x18\x01 \x03(\x0b\x32\x0f.gvvad.v1.Point\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\"\xb7\x01\n\x16\x43\x61librateStreamRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x14\x66\x61lse_alarms_per_day\x18\x02 \x01(\x01\x12)\n\x04past\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12,\n\x08recorded\x18\x04 \x01(\x0b\x32\x18.gvvad.v1.RecordedScoresH\x00\x12\r\n\x05\x61pply\x18\x05 \x01(\x08\x42\t\n\x07\x66ootage\"E\n\x0eRecordedScores\x12\x11\n\tbundle_id\x18\x01 \x01(\t\x12 \n\x04runs\x18\x02 \x03(\x0b\x32\x12.gvvad.v1.ScoreRun\"E\n\x08ScoreRun\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06scores\x18\x02 \x03(\x02\"\xf4\x02\n\x0b\x43\x61libration\x12\x16\n\x0eopen_threshold\x18\x01 \x01(\x01\x12\x1c\n\x14\x66\x61lse_alarms_per_day\x18\x02 \x01(\x01\x12*\n\x07watched\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x03\x12\x13\n\x0blow_per_day\x18\x05 \x01(\x01\x12\x14\n\x0chigh_per_day\x18\x06 \x01(\x01\x12\x12\n\nmeasurable\x18\x07 \x01(\x08\x12\x0f\n\x07message\x18\x08 \x01(\t\x12\x0f\n\x07\x61pplied\x18\t \x01(\x08\x12\x11\n\tbundle_id\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05\x64rift\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x16recalibration_proposed\x18\r \x01(\x08\x12\x10\n\x08proposal\x18\x0e \x01(\tB\x08\n\x06_drift\"\x8d\x02\n\x0cStreamStatus\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.gvvad.v1.StreamState\x12&\n\x06reason\x18\x02 \x01(\x0e\x32\x16.gvvad.v1.StreamReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x16\n\x0e\x66rames_decoded\x18\x04 \x01(\x03\x12\x12\n\nreconnects\x18\x05 \x01(\x03\x12\x33\n\x0flast_frame_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rnext_sequence\x18\x07 \x01(\x03\x12\x17\n\nlast_score\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_last_score\"J\n\x13\x43reateStreamRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12 \n\x06stream\x18\x02 \x01(\x0b\x32\x10.gvvad.v1.Stream\" \n\x10GetStreamRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListStreamsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x13ListStreamsResponse\x12!\n\x07streams\x18\x01 \x03(\x0b\x32\x10.gvvad.v1.Stream\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x13UpdateStreamRequest\x12 \n\x06stream\x18\x01 \x01(\x0b\x32\x10.gvvad.v1.Stream\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"#\n\x13\x44\x65leteStreamRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*u\n\x0c\x45videnceMode\x12\x1d\n\x19\x45VIDENCE_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45VIDENCE_MODE_KEEP\x10\x01\x12\x16\n\x12\x45VIDENCE_MODE_BLUR\x10\x02\x12\x16\n\x12\x45VIDENCE_MODE_NONE\x10\x03*<\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_PULL\x10\x01\x12\x0f\n\x0bMODE_LISTEN\x10\x02*L\n\tTransport\x12\x19\n\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x11\n\rTRANSPORT_TCP\x10\x01\x12\x11\n\rTRANSPORT_UDP\x10\x02*\xb1\x01\n\x0bStreamState\x12\x1c\n\x18STREAM_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17STREAM_STATE_CONNECTING\x10\x01\x12\x18\n\x14STREAM_STATE_RUNNING\x10\x02\x12\x1c\n\x18STREAM_STATE_BACKING_OFF\x10\x03\x12\x17\n\x13STREAM_STATE_PARKED\x10\x04\x12\x16\n\x12STREAM_STATE_ENDED\x10\x05*\xbe\x03\n\x0cStreamReason\x12\x1d\n\x19STREAM_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19STREAM_REASON_AUTH_FAILED\x10\x01\x12\x19\n\x15STREAM_REASON_TIMEOUT\x10\x02\x12\x1b\n\x17STREAM_REASON_NOT_FOUND\x10\x03\x12\x1c\n\x18STREAM_REASON_TLS_FAILED\x10\x04\x12#\n\x1fSTREAM_REASON_CODEC_UNSUPPORTED\x10\x05\x12\x1a\n\x16STREAM_REASON_NO_VIDEO\x10\x06\x12\x17\n\x13STREAM_REASON_STALE\x10\x07\x12 \n\x1cSTREAM_REASON_ADDRESS_DENIED\x10\x08\x12\x1f\n\x1bSTREAM_REASON_END_OF_STREAM\x10\t\x12\x1d\n\x19STREAM_REASON_WORKER_LOST\x10\n\x12\x1d\n\x19STREAM_REASON_UNREACHABLE\x10\x0b\x12\x1a\n\x16STREAM_REASON_INTERNAL\x10\x0c\x12#\n\x1fSTREAM_REASON_PICTURE_TOO_LARGE\x10\r2\xab\x03\n\rStreamService\x12?\n\x0c\x43reateStream\x12\x1d.gvvad.v1.CreateStreamRequest\x1a\x10.gvvad.v1.Stream\x12\x39\n\tGetStream\x12\x1a.gvvad.v1.GetStreamRequest\x1a\x10.gvvad.v1.Stream\x12J\n\x0bListStreams\x12\x1c.gvvad.v1.ListStreamsRequest\x1a\x1d.gvvad.v1.ListStreamsResponse\x12?\n\x0cUpdateStream\x12\x1d.gvvad.v1.UpdateStreamRequest\x1a\x10.gvvad.v1.Stream\x12\x45\n\x0c\x44\x65leteStream\x12\x1d.gvvad.v1.DeleteStreamRequest\x1a\x16.google.protobuf.Empty\x12J\n\x0f\x43\x61librateStream\x12 .gvvad.v1.CalibrateStreamRequest\x1a\x15.gvvad.v1.Calibrationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gvvad.v1.stream_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODE']._serialized_start=1045
-  _globals['_MODE']._serialized_end=1105
-  _globals['_TRANSPORT']._serialized_start=1107
-  _globals['_TRANSPORT']._serialized_end=1183
-  _globals['_STREAMSTATE']._serialized_start=1186
-  _globals['_STREAMSTATE']._serialized_end=1363
-  _globals['_STREAMREASON']._serialized_start=1366
-  _globals['_STREAMREASON']._serialized_end=1812
-  _globals['_STREAM']._serialized_start=132
-  _globals['_STREAM']._serialized_end=374
-  _globals['_STREAMSTATUS']._serialized_start=377
-  _globals['_STREAMSTATUS']._serialized_end=646
-  _globals['_CREATESTREAMREQUEST']._serialized_start=648
-  _globals['_CREATESTREAMREQUEST']._serialized_end=722
-  _globals['_GETSTREAMREQUEST']._serialized_start=724
-  _globals['_GETSTREAMREQUEST']._serialized_end=756
-  _globals['_LISTSTREAMSREQUEST']._serialized_start=758
-  _globals['_LISTSTREAMSREQUEST']._serialized_end=817
-  _globals['_LISTSTREAMSRESPONSE']._serialized_start=819
-  _globals['_LISTSTREAMSRESPONSE']._serialized_end=900
-  _globals['_UPDATESTREAMREQUEST']._serialized_start=902
-  _globals['_UPDATESTREAMREQUEST']._serialized_end=1006
-  _globals['_DELETESTREAMREQUEST']._serialized_start=1008
-  _globals['_DELETESTREAMREQUEST']._serialized_end=1043
-  _globals['_STREAMSERVICE']._serialized_start=1815
-  _globals['_STREAMSERVICE']._serialized_end=2166
+  _globals['_EVIDENCEMODE']._serialized_start=2448
+  _globals['_EVIDENCEMODE']._serialized_end=2565
+  _globals['_MODE']._serialized_start=2567
+  _globals['_MODE']._serialized_end=2627
+  _globals['_TRANSPORT']._serialized_start=2629
+  _globals['_TRANSPORT']._serialized_end=2705
+  _globals['_STREAMSTATE']._serialized_start=2708
+  _globals['_STREAMSTATE']._serialized_end=2885
+  _globals['_STREAMREASON']._serialized_start=2888
+  _globals['_STREAMREASON']._serialized_end=3334
+  _globals['_STREAM']._serialized_start=164
+  _globals['_STREAM']._serialized_end=671
+  _globals['_ALERTPOLICY']._serialized_start=674
+  _globals['_ALERTPOLICY']._serialized_end=926
+  _globals['_QUIETHOURS']._serialized_start=928
+  _globals['_QUIETHOURS']._serialized_end=1001
+  _globals['_MASK']._serialized_start=1003
+  _globals['_MASK']._serialized_end=1043
+  _globals['_POINT']._serialized_start=1045
+  _globals['_POINT']._serialized_end=1074
+  _globals['_CALIBRATESTREAMREQUEST']._serialized_start=1077
+  _globals['_CALIBRATESTREAMREQUEST']._serialized_end=1260
+  _globals['_RECORDEDSCORES']._serialized_start=1262
+  _globals['_RECORDEDSCORES']._serialized_end=1331
+  _globals['_SCORERUN']._serialized_start=1333
+  _globals['_SCORERUN']._serialized_end=1402
+  _globals['_CALIBRATION']._serialized_start=1405
+  _globals['_CALIBRATION']._serialized_end=1777
+  _globals['_STREAMSTATUS']._serialized_start=1780
+  _globals['_STREAMSTATUS']._serialized_end=2049
+  _globals['_CREATESTREAMREQUEST']._serialized_start=2051
+  _globals['_CREATESTREAMREQUEST']._serialized_end=2125
+  _globals['_GETSTREAMREQUEST']._serialized_start=2127
+  _globals['_GETSTREAMREQUEST']._serialized_end=2159
+  _globals['_LISTSTREAMSREQUEST']._serialized_start=2161
+  _globals['_LISTSTREAMSREQUEST']._serialized_end=2220
+  _globals['_LISTSTREAMSRESPONSE']._serialized_start=2222
+  _globals['_LISTSTREAMSRESPONSE']._serialized_end=2303
+  _globals['_UPDATESTREAMREQUEST']._serialized_start=2305
+  _globals['_UPDATESTREAMREQUEST']._serialized_end=2409
+  _globals['_DELETESTREAMREQUEST']._serialized_start=2411
+  _globals['_DELETESTREAMREQUEST']._serialized_end=2446
+  _globals['_STREAMSERVICE']._serialized_start=3337
+  _globals['_STREAMSERVICE']._serialized_end=3764
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -20,6 +21,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EvidenceMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EvidenceModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EvidenceMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVIDENCE_MODE_UNSPECIFIED: _EvidenceMode.ValueType  # 0
+    """Not given; means the server's default."""
+    EVIDENCE_MODE_KEEP: _EvidenceMode.ValueType  # 1
+    """A snapshot, and a clip of the camera's own packets."""
+    EVIDENCE_MODE_BLUR: _EvidenceMode.ValueType  # 2
+    """A snapshot too coarse to know anybody by, and no clip."""
+    EVIDENCE_MODE_NONE: _EvidenceMode.ValueType  # 3
+    """Nothing."""
+
+class EvidenceMode(_EvidenceMode, metaclass=_EvidenceModeEnumTypeWrapper):
+    """What is kept of the pictures around an alert."""
+
+EVIDENCE_MODE_UNSPECIFIED: EvidenceMode.ValueType  # 0
+"""Not given; means the server's default."""
+EVIDENCE_MODE_KEEP: EvidenceMode.ValueType  # 1
+"""A snapshot, and a clip of the camera's own packets."""
+EVIDENCE_MODE_BLUR: EvidenceMode.ValueType  # 2
+"""A snapshot too coarse to know anybody by, and no clip."""
+EVIDENCE_MODE_NONE: EvidenceMode.ValueType  # 3
+"""Nothing."""
+Global___EvidenceMode: _TypeAlias = EvidenceMode  # noqa: Y015
 
 class _Mode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -198,6 +227,12 @@ class Stream(_message.Message):
     OPEN_THRESHOLD_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ALERT_POLICY_FIELD_NUMBER: _builtins.int
+    SNOOZE_UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    QUIET_HOURS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_MODE_FIELD_NUMBER: _builtins.int
+    MASKS_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `streams/{id}`. The id is 1 to 63 of a-z, 0-9 and '-', and
     never changes. Ignored in CreateStream, where `stream_id` gives the id.
@@ -225,6 +260,8 @@ class Stream(_message.Message):
     the bundle's threshold, see `Model.threshold`. Zero is INVALID_ARGUMENT: it
     would hold an alert open for ever.
     """
+    evidence_mode: Global___EvidenceMode.ValueType
+    """What is kept of the pictures around an alert. Unset means the server's default."""
     @_builtins.property
     def status(self) -> Global___StreamStatus:
         """What the stream is doing now. Output only."""
@@ -232,6 +269,30 @@ class Stream(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the stream was created. Output only."""
+
+    @_builtins.property
+    def alert_policy(self) -> Global___AlertPolicy:
+        """How scores become alerts here. What is unset takes the server's default."""
+
+    @_builtins.property
+    def snooze_until_time(self) -> _timestamp_pb2.Timestamp:
+        """Alerts that begin before this time are kept but delivered to nobody. Unset
+        delivers them.
+        """
+
+    @_builtins.property
+    def quiet_hours(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuietHours]:
+        """When alerts are kept but delivered to nobody, every week; at most 50."""
+
+    @_builtins.property
+    def masks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mask]:
+        """Regions that are painted out before the detector sees a frame; at most 32."""
+
+    @_builtins.property
+    def calibration(self) -> Global___Calibration:
+        """The newest calibration, and how far scores have drifted since. Output only;
+        unset where there is none.
+        """
 
     def __init__(
         self,
@@ -243,16 +304,353 @@ class Stream(_message.Message):
         open_threshold: _builtins.float | None = ...,
         status: Global___StreamStatus | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        alert_policy: Global___AlertPolicy | None = ...,
+        snooze_until_time: _timestamp_pb2.Timestamp | None = ...,
+        quiet_hours: _abc.Iterable[Global___QuietHours] | None = ...,
+        evidence_mode: Global___EvidenceMode.ValueType = ...,
+        masks: _abc.Iterable[Global___Mask] | None = ...,
+        calibration: Global___Calibration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_open_threshold", b"_open_threshold", "create_time", b"create_time", "open_threshold", b"open_threshold", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_open_threshold", b"_open_threshold", "alert_policy", b"alert_policy", "calibration", b"calibration", "create_time", b"create_time", "open_threshold", b"open_threshold", "snooze_until_time", b"snooze_until_time", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_threshold", b"_open_threshold", "create_time", b"create_time", "mode", b"mode", "name", b"name", "open_threshold", b"open_threshold", "status", b"status", "transport", b"transport", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_threshold", b"_open_threshold", "alert_policy", b"alert_policy", "calibration", b"calibration", "create_time", b"create_time", "evidence_mode", b"evidence_mode", "masks", b"masks", "mode", b"mode", "name", b"name", "open_threshold", b"open_threshold", "quiet_hours", b"quiet_hours", "snooze_until_time", b"snooze_until_time", "status", b"status", "transport", b"transport", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__open_threshold: _TypeAlias = _typing.Literal["open_threshold"]  # noqa: Y015
     _WhichOneofArgType__open_threshold: _TypeAlias = _typing.Literal["_open_threshold", b"_open_threshold"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__open_threshold) -> _WhichOneofReturnType__open_threshold | None: ...
 
 Global___Stream: _TypeAlias = Stream  # noqa: Y015
+
+@_typing.final
+class AlertPolicy(_message.Message):
+    """How scores become alerts on one stream; the open threshold stands in the stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOSE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    MIN_DURATION_FIELD_NUMBER: _builtins.int
+    MERGE_GAP_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_FIELD_NUMBER: _builtins.int
+    COOLDOWN_FIELD_NUMBER: _builtins.int
+    close_threshold: _builtins.float
+    """Score below which an alert begins to end, 0 to the open threshold. Unset takes
+    the server's share of the open threshold.
+    """
+    @_builtins.property
+    def min_duration(self) -> _duration_pb2.Duration:
+        """Capture time that an event must span to become an alert, 0 s to 1 h."""
+
+    @_builtins.property
+    def merge_gap(self) -> _duration_pb2.Duration:
+        """Scores must stay below the close threshold for so long before an alert ends;
+        what rises again within is the same alert. 0 s to 1 h.
+        """
+
+    @_builtins.property
+    def max_duration(self) -> _duration_pb2.Duration:
+        """An alert that lasts longer is ended and continued by another, 1 s to 24 h."""
+
+    @_builtins.property
+    def cooldown(self) -> _duration_pb2.Duration:
+        """Alerts that begin so soon after the end of a delivered one are not delivered,
+        0 s to 24 h.
+        """
+
+    def __init__(
+        self,
+        *,
+        close_threshold: _builtins.float | None = ...,
+        min_duration: _duration_pb2.Duration | None = ...,
+        merge_gap: _duration_pb2.Duration | None = ...,
+        max_duration: _duration_pb2.Duration | None = ...,
+        cooldown: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_close_threshold", b"_close_threshold", "close_threshold", b"close_threshold", "cooldown", b"cooldown", "max_duration", b"max_duration", "merge_gap", b"merge_gap", "min_duration", b"min_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_close_threshold", b"_close_threshold", "close_threshold", b"close_threshold", "cooldown", b"cooldown", "max_duration", b"max_duration", "merge_gap", b"merge_gap", "min_duration", b"min_duration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__close_threshold: _TypeAlias = _typing.Literal["close_threshold"]  # noqa: Y015
+    _WhichOneofArgType__close_threshold: _TypeAlias = _typing.Literal["_close_threshold", b"_close_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__close_threshold) -> _WhichOneofReturnType__close_threshold | None: ...
+
+Global___AlertPolicy: _TypeAlias = AlertPolicy  # noqa: Y015
+
+@_typing.final
+class QuietHours(_message.Message):
+    """A stretch of the week."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    start: _builtins.str
+    """Local time at which it begins, `HH:MM`, 00:00 to 23:59."""
+    end: _builtins.str
+    """Local time at which it ends, `HH:MM`, up to 24:00. At or before `start` means
+    on the next day.
+    """
+    time_zone: _builtins.str
+    """IANA name of the time zone, such as Europe/Berlin. Required."""
+    @_builtins.property
+    def days(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Days on which it begins; 1 is Monday, 7 is Sunday. Empty means every day."""
+
+    def __init__(
+        self,
+        *,
+        days: _abc.Iterable[_builtins.int] | None = ...,
+        start: _builtins.str = ...,
+        end: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "end", b"end", "start", b"start", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuietHours: _TypeAlias = QuietHours  # noqa: Y015
+
+@_typing.final
+class Mask(_message.Message):
+    """A region of the picture, a polygon of 3 to 64 corners."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORNERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def corners(self) -> _containers.RepeatedCompositeFieldContainer[Global___Point]:
+        """Corners in order."""
+
+    def __init__(
+        self,
+        *,
+        corners: _abc.Iterable[Global___Point] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corners", b"corners"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mask: _TypeAlias = Mask  # noqa: Y015
+
+@_typing.final
+class Point(_message.Message):
+    """A place in the picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    x: _builtins.float
+    """From the left edge (0) to the right one (1)."""
+    y: _builtins.float
+    """From the upper edge (0) to the lower one (1)."""
+    def __init__(
+        self,
+        *,
+        x: _builtins.float = ...,
+        y: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Point: _TypeAlias = Point  # noqa: Y015
+
+@_typing.final
+class CalibrateStreamRequest(_message.Message):
+    """Request of CalibrateStream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FALSE_ALARMS_PER_DAY_FIELD_NUMBER: _builtins.int
+    PAST_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    APPLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The stream, `streams/{id}`. Required."""
+    false_alarms_per_day: _builtins.float
+    """False alarms a day that may be expected, over 0 and at most 1,000. Required."""
+    apply: _builtins.bool
+    """Set the stream's open threshold to what was found. Otherwise it is only told."""
+    @_builtins.property
+    def past(self) -> _duration_pb2.Duration:
+        """The stream's own past, so long before now."""
+
+    @_builtins.property
+    def recorded(self) -> Global___RecordedScores:
+        """Scores of recorded footage, made with the bundle that is served."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        false_alarms_per_day: _builtins.float = ...,
+        past: _duration_pb2.Duration | None = ...,
+        recorded: Global___RecordedScores | None = ...,
+        apply: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["footage", b"footage", "past", b"past", "recorded", b"recorded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply", b"apply", "false_alarms_per_day", b"false_alarms_per_day", "footage", b"footage", "name", b"name", "past", b"past", "recorded", b"recorded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_footage: _TypeAlias = _typing.Literal["past", "recorded"]  # noqa: Y015
+    _WhichOneofArgType_footage: _TypeAlias = _typing.Literal["footage", b"footage"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_footage) -> _WhichOneofReturnType_footage | None: ...
+
+Global___CalibrateStreamRequest: _TypeAlias = CalibrateStreamRequest  # noqa: Y015
+
+@_typing.final
+class RecordedScores(_message.Message):
+    """Scores of recorded footage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUNDLE_ID_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    bundle_id: _builtins.str
+    """Bundle that made them, 64 hex digits. FAILED_PRECONDITION where another one is
+    served.
+    """
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreRun]:
+        """One run for each stretch without a gap."""
+
+    def __init__(
+        self,
+        *,
+        bundle_id: _builtins.str = ...,
+        runs: _abc.Iterable[Global___ScoreRun] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_id", b"bundle_id", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordedScores: _TypeAlias = RecordedScores  # noqa: Y015
+
+@_typing.final
+class ScoreRun(_message.Message):
+    """Scores of windows that follow each other without a gap."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """From a window's beginning to the next one's, over 0 s and at most 1 h. Required."""
+
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Scores in order, 0 to 1."""
+
+    def __init__(
+        self,
+        *,
+        window: _duration_pb2.Duration | None = ...,
+        scores: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreRun: _TypeAlias = ScoreRun  # noqa: Y015
+
+@_typing.final
+class Calibration(_message.Message):
+    """What a stretch of normal footage says of a threshold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPEN_THRESHOLD_FIELD_NUMBER: _builtins.int
+    FALSE_ALARMS_PER_DAY_FIELD_NUMBER: _builtins.int
+    WATCHED_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    LOW_PER_DAY_FIELD_NUMBER: _builtins.int
+    HIGH_PER_DAY_FIELD_NUMBER: _builtins.int
+    MEASURABLE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    BUNDLE_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
+    RECALIBRATION_PROPOSED_FIELD_NUMBER: _builtins.int
+    PROPOSAL_FIELD_NUMBER: _builtins.int
+    open_threshold: _builtins.float
+    """Open threshold that keeps within the budget, over 0 and at most 1."""
+    false_alarms_per_day: _builtins.float
+    """The budget that was asked for."""
+    events: _builtins.int
+    """Events that the threshold opens in it."""
+    low_per_day: _builtins.float
+    """95 % interval of the rate of events a day at that threshold (Poisson)."""
+    high_per_day: _builtins.float
+    """Its upper end."""
+    measurable: _builtins.bool
+    """Whether the footage is long enough to know that rate: at least three events
+    are expected in it at the budget. Otherwise `message` says how much it takes.
+    """
+    message: _builtins.str
+    """One sentence for people."""
+    applied: _builtins.bool
+    """Whether the stream's open threshold was set to it."""
+    bundle_id: _builtins.str
+    """Bundle that scored it, 64 hex digits. With another bundle it means nothing."""
+    drift: _builtins.float
+    """Population stability index of the scores of the last day against those of the
+    calibration: below 0.1 they are alike, above 0.25 they are not. Unset while
+    there are too few.
+    """
+    recalibration_proposed: _builtins.bool
+    """Whether the server proposes to calibrate again; `proposal` says why."""
+    proposal: _builtins.str
+    """One sentence for people. Empty where nothing is proposed."""
+    @_builtins.property
+    def watched(self) -> _duration_pb2.Duration:
+        """Footage that was looked at, without gaps."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        open_threshold: _builtins.float = ...,
+        false_alarms_per_day: _builtins.float = ...,
+        watched: _duration_pb2.Duration | None = ...,
+        events: _builtins.int = ...,
+        low_per_day: _builtins.float = ...,
+        high_per_day: _builtins.float = ...,
+        measurable: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        applied: _builtins.bool = ...,
+        bundle_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        drift: _builtins.float | None = ...,
+        recalibration_proposed: _builtins.bool = ...,
+        proposal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_drift", b"_drift", "create_time", b"create_time", "drift", b"drift", "watched", b"watched"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drift", b"_drift", "applied", b"applied", "bundle_id", b"bundle_id", "create_time", b"create_time", "drift", b"drift", "events", b"events", "false_alarms_per_day", b"false_alarms_per_day", "high_per_day", b"high_per_day", "low_per_day", b"low_per_day", "measurable", b"measurable", "message", b"message", "open_threshold", b"open_threshold", "proposal", b"proposal", "recalibration_proposed", b"recalibration_proposed", "watched", b"watched"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__drift: _TypeAlias = _typing.Literal["drift"]  # noqa: Y015
+    _WhichOneofArgType__drift: _TypeAlias = _typing.Literal["_drift", b"_drift"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__drift) -> _WhichOneofReturnType__drift | None: ...
+
+Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
 
 @_typing.final
 class StreamStatus(_message.Message):
@@ -438,8 +836,9 @@ class UpdateStreamRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields change: any of `url`, `mode`, `transport` and `open_threshold`,
-        or `*` for all four; every other path is INVALID_ARGUMENT. A field that is
+        """Which fields change: any of `url`, `mode`, `transport`, `open_threshold`,
+        `alert_policy`, `snooze_until_time`, `quiet_hours`, `evidence_mode` and `masks`,
+        each as a whole, or `*` for all of them; every other path is INVALID_ARGUMENT. A field that is
         named here and unset above goes back to its default, except `url`: under `*`
         an empty URL keeps the stored one, named by itself it is INVALID_ARGUMENT.
         Without a mask the fields that are set above change.

@@ -72,6 +72,11 @@ class StreamServiceStub:
                 request_serializer=gvvad_dot_v1_dot_stream__pb2.DeleteStreamRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.CalibrateStream = channel.unary_unary(
+                '/gvvad.v1.StreamService/CalibrateStream',
+                request_serializer=gvvad_dot_v1_dot_stream__pb2.CalibrateStreamRequest.SerializeToString,
+                response_deserializer=gvvad_dot_v1_dot_stream__pb2.Calibration.FromString,
+                _registered_method=True)
 
 
 class StreamServiceServicer:
@@ -133,6 +138,17 @@ class StreamServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CalibrateStream(self, request, context):
+        """Learns the open threshold that keeps a stream's false alarms within a budget.
+
+        Everything in the footage counts as normal: choose a stretch in which nothing
+        happened, or remove what did. FAILED_PRECONDITION where the footage is too
+        short for any answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StreamServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -160,6 +176,11 @@ def add_StreamServiceServicer_to_server(servicer, server):
                     servicer.DeleteStream,
                     request_deserializer=gvvad_dot_v1_dot_stream__pb2.DeleteStreamRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'CalibrateStream': grpc.unary_unary_rpc_method_handler(
+                    servicer.CalibrateStream,
+                    request_deserializer=gvvad_dot_v1_dot_stream__pb2.CalibrateStreamRequest.FromString,
+                    response_serializer=gvvad_dot_v1_dot_stream__pb2.Calibration.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -309,6 +330,33 @@ class StreamService:
             '/gvvad.v1.StreamService/DeleteStream',
             gvvad_dot_v1_dot_stream__pb2.DeleteStreamRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CalibrateStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gvvad.v1.StreamService/CalibrateStream',
+            gvvad_dot_v1_dot_stream__pb2.CalibrateStreamRequest.SerializeToString,
+            gvvad_dot_v1_dot_stream__pb2.Calibration.FromString,
             options,
             channel_credentials,
             insecure,

@@ -68,6 +68,13 @@ class StreamServiceStub:
     Watches of this one stream end with NOT_FOUND. Works in every state of the
     stream, also while it connects.
     """
+    CalibrateStream: _grpc.UnaryUnaryMultiCallable[_stream_pb2.CalibrateStreamRequest, _stream_pb2.Calibration]
+    """Learns the open threshold that keeps a stream's false alarms within a budget.
+
+    Everything in the footage counts as normal: choose a stretch in which nothing
+    happened, or remove what did. FAILED_PRECONDITION where the footage is too
+    short for any answer.
+    """
 
 @_typing.type_check_only
 class StreamServiceAsyncStub(StreamServiceStub):
@@ -107,6 +114,13 @@ class StreamServiceAsyncStub(StreamServiceStub):
 
     Watches of this one stream end with NOT_FOUND. Works in every state of the
     stream, also while it connects.
+    """
+    CalibrateStream: _aio.UnaryUnaryMultiCallable[_stream_pb2.CalibrateStreamRequest, _stream_pb2.Calibration]  # type: ignore[assignment]
+    """Learns the open threshold that keeps a stream's false alarms within a budget.
+
+    Everything in the footage counts as normal: choose a stretch in which nothing
+    happened, or remove what did. FAILED_PRECONDITION where the footage is too
+    short for any answer.
     """
 
 class StreamServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -174,6 +188,19 @@ class StreamServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Watches of this one stream end with NOT_FOUND. Works in every state of the
         stream, also while it connects.
+        """
+
+    @_abc_1.abstractmethod
+    def CalibrateStream(
+        self,
+        request: _stream_pb2.CalibrateStreamRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stream_pb2.Calibration, _abc.Awaitable[_stream_pb2.Calibration]]:
+        """Learns the open threshold that keeps a stream's false alarms within a budget.
+
+        Everything in the footage counts as normal: choose a stretch in which nothing
+        happened, or remove what did. FAILED_PRECONDITION where the footage is too
+        short for any answer.
         """
 
 def add_StreamServiceServicer_to_server(servicer: StreamServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -34,7 +34,9 @@ def expected(images: np.ndarray) -> np.ndarray:
     return images.mean(axis=(1, 2, 3)) / 255
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None
+)
 @given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=4))
 def test_any_number_of_windows_gets_its_own_features(
     detector: TensorRtDetector, counts: list[int]

@@ -1,0 +1,1 @@
+"""What the server keeps at rest: streams, alerts, deliveries, calibrations."""
