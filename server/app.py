@@ -7,7 +7,6 @@ import contextlib
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -19,6 +18,7 @@ from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
+from server.logs import set_up
 from server.push import PushLimits
 from server.rpc.server import RpcServer
 from server.settings import Settings
@@ -77,6 +77,8 @@ class App:
         detector = await asyncio.to_thread(self._load_detector, bundle)
         model = model_info(bundle, detector)
         self._telemetry.model(model)
+        engine = self._settings.engine
+        self._telemetry.engine_requested(engine.name, engine.wanted_device)
         self._database = await asyncio.to_thread(Database, self._settings.store.url)
         self._supervisor = self._make_supervisor(bundle, detector, model, self._database)
         self._rpc = RpcServer(
@@ -117,7 +119,7 @@ class App:
             engine.build,
             engine.plans,
         )
-        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_shrunk)
+        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_resized)
         detector.warm_up(largest)
         return detector
 
@@ -130,7 +132,9 @@ class App:
             camera_networks=settings.access.camera_networks,
             listen_networks=settings.access.listen_networks,
         )
-        ingest = IngestSettings(**settings.ingest.model_dump(), access=access)
+        ingest = IngestSettings(
+            **settings.ingest.model_dump(), access=access, log_format=settings.log.format
+        )
         watchers = (settings.grpc.watch_backlog, settings.grpc.max_watchers)
         return Supervisor(
             detector,
@@ -185,11 +189,7 @@ def serve(settings: Settings) -> int:
     Raises:
         BundleError, EngineError, StoreError, PortError: the server could not start.
     """
-    logging.basicConfig(
-        level=settings.log.level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    set_up(settings.log.level, settings.log.format)
     return asyncio.run(_serve(settings))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from server.engine.flags import add_engine_flags, add_threads_flag
 from server.tuning_flags import (
     add_policy_flags,
     add_snooze_arguments,
@@ -54,6 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     commands: Commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands)
+    _add_demo_camera(commands)
     _add_serve(commands)
     _add_streams(commands)
     _add_watch(commands)
@@ -78,6 +80,32 @@ def _add_demo(commands: Commands) -> None:
     )
     _add_json(demo)
     demo.set_defaults(command="demo")
+
+
+def _add_demo_camera(commands: Commands) -> None:
+    camera = commands.add_parser(
+        "demo-camera",
+        help="a camera that pushes to a server until it is stopped",
+        description="Make STREAM at the server if there is none of that id, then push the "
+        "rendered scene, or a video, to URL until SIGTERM or Ctrl-C. The server listens on the "
+        "same port and path; its access.listen_networks must hold the address.",
+    )
+    camera.add_argument("stream", metavar="STREAM", help="id of the stream")
+    camera.add_argument("url", metavar="URL", help="rtsp://HOST:PORT/PATH, the server's host")
+    camera.add_argument("--clip", type=Path, metavar="FILE", help="play this video")
+    camera.add_argument(
+        "--listen-host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address that the server listens on (default %(default)s; 0.0.0.0 for any)",
+    )
+    camera.add_argument(
+        "--server",
+        default=os.environ.get("GVVAD_SERVER", DEFAULT_SERVER),
+        metavar="HOST:PORT",
+        help="the server to ask (default $GVVAD_SERVER, else %(default)s)",
+    )
+    camera.set_defaults(command="demo-camera")
 
 
 def _add_serve(commands: Commands) -> None:
@@ -200,6 +228,8 @@ def _add_backtest(commands: Commands) -> None:
         help="that opens an alert (default: the bundle's)",
     )
     add_policy_flags(backtest)
+    add_engine_flags(backtest)
+    add_threads_flag(backtest)
     _add_json(backtest)
     backtest.set_defaults(command="backtest")
 

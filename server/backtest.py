@@ -20,10 +20,11 @@ from rich.progress import track
 
 from server.alerts import Alert, AlertPolicy
 from server.bundle import Bundle, file_sha256
-from server.engine.onnxruntime import EngineOptions, OnnxDetector
+from server.engine.choice import choice_of, load_engine
+from server.engine.flags import EngineFlags, telling_of_builds
 from server.event_figures import CoveringAlert, EventFigures, clip_figures
 from server.metrics import average_precision, frame_scores, poisson_interval, roc_auc
-from server.replay import ClipReplay, replay
+from server.replay import BATCH, ClipReplay, replay
 from server.truth import TRUTH_FILE, ClipTruth, TruthError, load_truth
 from server.wording import one_line
 
@@ -31,6 +32,8 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"}
     | {".mpg", ".mpeg", ".flv", ".wmv", ".h264", ".h265", ".hevc"}
 )
+
+_SERVED = EngineFlags()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ class BacktestReport:
         clips: in order of their names.
         windows: scored in all.
         seconds: that took, decoding included.
+        engine: that ran its encoder, and where.
     """
 
     bundle_id: str
@@ -130,6 +134,7 @@ class BacktestReport:
     clips: tuple[ClipReport, ...]
     windows: int
     seconds: float
+    engine: str
 
     def total(self, *, seen: bool) -> Total:
         """Totals over the clips that the bundle was, or was not, trained on."""
@@ -139,6 +144,7 @@ class BacktestReport:
         return {
             "bundle": self.bundle_id,
             "policy": _policy_json(self.policy),
+            "engine": self.engine,
             "clips": {clip.name: clip.to_json() for clip in self.clips},
             "unseen": self.total(seen=False).to_json(),
             "seen": self.total(seen=True).to_json(),
@@ -147,18 +153,25 @@ class BacktestReport:
         }
 
 
-def backtest(place: Path, bundle: Bundle, policy: AlertPolicy, console: Console) -> BacktestReport:
+def backtest(
+    place: Path,
+    bundle: Bundle,
+    policy: AlertPolicy,
+    console: Console,
+    engine: EngineFlags = _SERVED,
+) -> BacktestReport:
     """Replay every clip of a folder (or one clip), with progress on `console`.
 
     Raises:
         TruthError: a ground-truth file is broken or names a clip that is not there.
         FileNotFoundError: no clip.
-        EngineError: the engine cannot run.
+        EngineError: the engine asked for cannot run.
     """
     root, paths = find_clips(place)
     truths = _truths(root) if place.is_dir() else _own_truth(place)
-    detector = OnnxDetector(bundle, EngineOptions())
-    detector.warm_up(1)
+    with telling_of_builds():
+        detector = load_engine(bundle, choice_of(engine, BATCH))
+        detector.warm_up(BATCH)
     trained_on = frozenset(bundle.manifest.training.clips)
     started = time.monotonic()
     replays = track(
@@ -173,8 +186,10 @@ def backtest(place: Path, bundle: Bundle, policy: AlertPolicy, console: Console)
         for result in replays
     ]
     seconds = time.monotonic() - started
+    detector.close()
     windows = sum(len(clip.replay.scores) for clip in clips)
-    return BacktestReport(bundle.bundle_id, policy, tuple(clips), windows, seconds)
+    told = f"{detector.name} on {detector.device}"
+    return BacktestReport(bundle.bundle_id, policy, tuple(clips), windows, seconds, told)
 
 
 def find_clips(place: Path) -> tuple[Path, list[Path]]:

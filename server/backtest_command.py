@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -12,39 +13,53 @@ from rich.table import Table
 from server.alerts import AlertDefaults, AlertPolicy
 from server.backtest import BacktestReport, ClipReport, Total, backtest
 from server.bundle import DEFAULT_BUNDLE, load_bundle
+from server.engine.flags import EngineFlags
 from server.event_figures import EventFigures
 from server.metrics import poisson_interval
 from server.tuning import AlertTuning
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How clips are replayed and judged.
+
+    Attributes:
+        threshold: score that opens an alert; None takes the bundle's.
+        tuning: what differs from the server's default policy.
+        engine: that runs the bundle.
+    """
+
+    threshold: float | None = None
+    tuning: AlertTuning = field(default_factory=AlertTuning)
+    engine: EngineFlags = field(default_factory=EngineFlags)
+
+
+_SERVED = Attempt()
+
+
 def run_backtest_command(
-    place: Path,
-    bundle_directory: Path | None,
-    threshold: float | None = None,
-    tuning: AlertTuning | None = None,
-    *,
-    as_json: bool,
+    place: Path, bundle_directory: Path | None, attempt: Attempt = _SERVED, *, as_json: bool
 ) -> int:
     """Replay, print, and return the exit code: 2 where a clip could not be read.
 
     Args:
         place: a folder of clips, or one clip.
         bundle_directory: of the detector; None takes the embedded one.
-        threshold: that opens an alert; None takes the bundle's.
-        tuning: what differs from the server's default policy.
+        attempt: how.
         as_json: for programs.
 
     Raises:
         ValueError, FileNotFoundError, EngineError: see `backtest` and `load_bundle`; or
             thresholds that make no sense.
     """
+    threshold = attempt.threshold
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold ({threshold:g}) must be over 0 and at most 1")
     errors = Console(stderr=True)
     bundle = load_bundle(bundle_directory or DEFAULT_BUNDLE)
     opens = bundle.manifest.threshold.value if threshold is None else threshold
-    policy = AlertDefaults().policy(opens, tuning or AlertTuning())
-    report = backtest(place, bundle, policy, errors)
+    policy = AlertDefaults().policy(opens, attempt.tuning)
+    report = backtest(place, bundle, policy, errors, attempt.engine)
     if as_json:
         Console().out(json.dumps(report.to_json()), highlight=False)
     else:
@@ -88,7 +103,7 @@ def _lines(report: BacktestReport) -> Iterator[str]:
     rate = report.windows / report.seconds if report.seconds else 0.0
     yield (
         f"{report.windows} windows in {report.seconds:.1f} s ({rate:.0f} windows/s), "
-        f"bundle {report.bundle_id[:12]}"
+        f"bundle {report.bundle_id[:12]}, {report.engine}"
     )
 
 

@@ -212,23 +212,43 @@ def _push(options: argparse.Namespace) -> int:
 
 
 def _backtest(options: argparse.Namespace) -> int:
-    from server.backtest_command import run_backtest_command
+    from server.backtest_command import Attempt, run_backtest_command
+    from server.engine.flags import read_engine_flags
     from server.tuning_flags import policy_tuning
 
     with _one_line_errors():
-        return run_backtest_command(
-            options.directory,
-            options.bundle,
-            options.threshold,
-            policy_tuning(options),
-            as_json=options.json,
-        )
+        tried = Attempt(options.threshold, policy_tuning(options), read_engine_flags(options))
+        return run_backtest_command(options.directory, options.bundle, tried, as_json=options.json)
 
 
 def _demo(options: argparse.Namespace) -> int:
     from server.demo.command import run
 
     return run(options.clip, options.seconds, options.json, options.out)
+
+
+def _demo_camera(options: argparse.Namespace) -> int:
+    from server.demo.station import Station, run
+    from server.logs import set_up
+    from server.rpc.client import ClientError
+    from server.streams import SourceError
+
+    url = _source_url(options.url, ask_password=False)
+    if url.scheme != "rtsp":
+        raise UsageError(
+            f"URL {str(url)!r} must be rtsp://HOST:PORT/PATH, where the server listens"
+        )
+    set_up("info", "plain")
+    station = Station(options.server, options.stream, url, options.listen_host)
+    try:
+        return run(station, options.clip)
+    except ClientError as error:
+        kind = UsageError if error.code in _BAD_INPUT_CODES else FailedError
+        raise kind(error.sentence) from None
+    except SourceError as error:
+        raise UsageError(error.sentence) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 # Helpers
@@ -346,6 +366,7 @@ def _fail(sentence: str, code: int) -> int:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo,
+    "demo-camera": _demo_camera,
     "serve": _serve,
     "streams add": _add,
     "streams list": _list,

@@ -24,7 +24,8 @@ from server.scoring import Detector, StreamMemory, Verdict, score_features
 from server.streams import SourceError
 from server.windows import Window
 
-_BATCH = 8
+BATCH = 8
+"""Windows of one run of the encoder, but for a clip's last ones."""
 _DECODERS = 2
 
 
@@ -83,7 +84,7 @@ class _Decoding:
         self.path = path
         self.error: SourceError | None = None
         self._bundle = bundle
-        self._ready: queue.Queue[Window | None] = queue.Queue(2 * _BATCH)
+        self._ready: queue.Queue[Window | None] = queue.Queue(2 * BATCH)
         self._cancelled = threading.Event()
         threading.Thread(target=self._decode, name=f"decode {path.name}", daemon=True).start()
 
@@ -125,7 +126,7 @@ def _replay_clip(
     scores: list[float] = []
     changes: list[Alert] = []
     windows = decoding.windows()
-    while batch := list(islice(windows, _BATCH)):
+    while batch := list(islice(windows, BATCH)):
         features = detector.encode(np.stack([window.images for window in batch]))
         for window, feature in zip(batch, features, strict=True):
             if window.number == 0:

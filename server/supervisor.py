@@ -29,6 +29,8 @@ from server.ingest.events import (
     WindowsSkipped,
 )
 from server.ingest.pool import IngestPool
+from server.journal import log_alert
+from server.logs import about
 from server.push import PushCalls, PushSession, waiting_for_push
 from server.pushed import PushFormat
 from server.record import StreamRecord, scored_span
@@ -252,6 +254,7 @@ class Supervisor:
                 stream.status, state=event.state, reason=event.reason, message=event.message
             )
             if stream.lane.open:
+                stream.state_log.note(event)
                 is_up = event.state is StreamState.RUNNING
                 self._telemetry.stream_up(event.stream_id, is_up)
         if event.state is not StreamState.RUNNING:
@@ -288,7 +291,7 @@ class Supervisor:
             self._store.reserve(stream.config.stream_id, stream.reserved)
         except StoreError as error:
             if stream.lane.open:
-                logger.warning("stream %s: %s", stream.config.stream_id, error)
+                logger.warning("%s", error, extra=about(stream.config.stream_id))
 
     # What the batcher reports; on the engine thread
 
@@ -363,7 +366,7 @@ class Supervisor:
         with self._lock:
             self._streams[config.stream_id] = stream
             self._telemetry.stream_up(config.stream_id, False)
-        logger.info("stream %s: %s", config.stream_id, config.url)
+        logger.info("taken up from %s", config.url, extra=about(config.stream_id))
         return stream
 
     def _forget(self, stream: StreamRecord) -> None:
@@ -379,7 +382,7 @@ class Supervisor:
             stream.session.fail(UnknownStreamError(f"stream {stream_id} was deleted"))
         self.scores.end_stream(stream_id)
         self.alerts.end_stream(stream_id)
-        logger.info("stream %s deleted", stream_id)
+        logger.info("deleted", extra=about(stream_id))
 
     def _reopen(self, stream: StreamRecord, before: StreamConfig) -> None:
         config = stream.config
@@ -459,8 +462,7 @@ class Supervisor:
     def _publish(self, changes: Sequence[Alert]) -> None:
         for alert in changes:
             self._telemetry.alert_changed(alert)
-            became = f"{alert.state.value}{alert.remarks}, peak {alert.peak_score:.3f}"
-            logger.info("stream %s alert %s %s", alert.stream_id, alert.alert_id, became)
+            log_alert(alert)
             self.alerts.publish(alert)
 
     def _known(self, stream_id: str) -> StreamRecord:

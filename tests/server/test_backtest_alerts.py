@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.backtest_command import run_backtest_command
+from server.backtest_command import Attempt, run_backtest_command
 from server.bundle import DEFAULT_BUNDLE, Bundle
 from server.cli import main
 from server.contract import WindowSpec
@@ -124,7 +124,9 @@ def test_many_false_alarms_are_a_rate_a_day_with_its_interval(
 
 def test_the_report_says_it_in_sentences(folder: Path, bundle: Bundle, capsys) -> None:
     tuning = AlertTuning(min_duration_seconds=0, merge_gap_seconds=0)
-    assert run_backtest_command(folder, bundle.directory, None, tuning, as_json=False) == 0
+    assert (
+        run_backtest_command(folder, bundle.directory, Attempt(tuning=tuning), as_json=False) == 0
+    )
     text = capsys.readouterr().out
     assert (
         "1 of 2 events detected (recall 0.500) by 2 alerts, precision 0.500; "

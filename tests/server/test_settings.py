@@ -73,6 +73,7 @@ def test_variables_that_are_no_settings_are_left_alone(name: str) -> None:
         ("", {}, {"GVVAD_GRPC__PORT": "x"}, "setting grpc.port: 'x' from GVVAD_GRPC__PORT"),
         ("", {"engine.device": "abacus"}, {}, "'cpu' or 'cuda'"),
         ("", {"engine.name": "abacus"}, {}, "'onnxruntime', 'tensorrt' or 'tensorrt_rtx'"),
+        ("", {"engine.name": "tensort"}, {}, "'tensorrt_rtx'; did you mean tensorrt?"),
         ("", {"engine.build": "perhaps"}, {}, "setting engine.build: 'perhaps'"),
         ("[engine]\nthreads = true", {}, {}, "setting engine.threads: True"),
         ("", {"access.camera_networks": "cam"}, {}, "setting access.camera_networks: 'cam'"),
