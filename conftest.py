@@ -66,36 +66,42 @@ def _is_live(item: pytest.Item) -> bool:
 def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:
     if item.get_closest_marker("long") and not long:
         return "long: runs with --long or CI=true"
-    if item.get_closest_marker("clips") and not DATA.is_dir():
-        return f"clips: no real clips at {DATA}; set GVVAD_DATA"
-    if item.get_closest_marker("gpu") and not Path("/dev/nvidiactl").exists():
-        return "gpu: no CUDA device"
-    for name, lacks in _PACKAGES.items():
-        if item.get_closest_marker(name) and (missing := lacks()):
-            if IN_CI:
-                raise pytest.UsageError(f"{name}: {missing}")
-            return f"{name}: {missing}"
+    for marker, missing in _NEEDS.items():
+        if item.get_closest_marker(marker) and (reason := missing()):
+            if IN_CI and marker not in _NOT_IN_CI:
+                raise pytest.UsageError(f"{marker}: {reason}")
+            return f"{marker}: {reason}"
     return None
 
 
+def _without(program: str) -> str:
+    installed = shutil.which(program) is not None
+    return "" if installed else f"{program} is not installed; run `make test-deps`"
+
+
 @cache
-def _lacks_rtsp_server() -> str:
+def _without_rtsp_server() -> str:
     probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
     try:
         command = ["/usr/bin/python3", "-c", probe]
-        found = subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+        finished = subprocess.run(command, capture_output=True, timeout=30)
+        missing = finished.returncode != 0
     except OSError:
-        found = False
-    return "" if found else "gst-rtsp-server is not installed; run `make test-deps`"
-
-
-def _lacks_faketime() -> str:
-    return "" if shutil.which("faketime") else "it is not installed; run `make test-deps`"
+        missing = True
+    return "gst-rtsp-server is not installed; run `make test-deps`" if missing else ""
 
 
 @cache
-def _lacks_networks() -> str:
-    """Why a camera can have no network of its own here; empty where it can."""
+def _without_roots() -> str:
+    if shutil.which("debootstrap") is None:
+        return "debootstrap is not installed; run `make test-deps`"
+    probe = ["unshare", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "x", "/mnt"]
+    finished = subprocess.run(probe, capture_output=True, text=True, timeout=30)
+    return f"mounts need root ({finished.stderr.strip()})" if finished.returncode else ""
+
+
+@cache
+def _without_networks() -> str:
     try:
         CameraNetwork().close()
     except FileNotFoundError:
@@ -105,13 +111,19 @@ def _lacks_networks() -> str:
     return ""
 
 
-_PACKAGES: dict[str, Callable[[], str]] = {
-    "rtsp": _lacks_rtsp_server,
-    "faketime": _lacks_faketime,
-    "network": _lacks_networks,
+# Why tests that need it cannot run here, by marker; empty where they can.
+_NEEDS: dict[str, Callable[[], str]] = {
+    "clips": lambda: "" if DATA.is_dir() else f"no real clips at {DATA}; set GVVAD_DATA",
+    "gpu": lambda: "" if Path("/dev/nvidiactl").exists() else "no CUDA device",
+    "rtsp": _without_rtsp_server,
+    "faketime": lambda: _without("faketime"),
+    "network": _without_networks,
+    "prometheus": lambda: _without("prometheus") or _without("amtool"),
+    "debootstrap": _without_roots,
+    "systemd": lambda: _without("systemd-analyze"),
     "postgresql": postgresql.lacks,
 }
-"""By marker: why its tests cannot run here; empty where they can."""
+_NOT_IN_CI = {"clips", "gpu"}
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -20,6 +19,7 @@ from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
+from server.logs import set_up
 from server.push import PushLimits
 from server.rpc.server import RpcServer
 from server.settings import Settings
@@ -81,6 +81,8 @@ class App:
         detector = await asyncio.to_thread(self._load_detector, bundle)
         model = model_info(bundle, detector)
         self._telemetry.model(model)
+        engine = self._settings.engine
+        self._telemetry.engine_requested(engine.name, engine.wanted_device)
         self._database = await asyncio.to_thread(Database, self._settings.store.url)
         desk = self._make_desk(self._database)
         self._supervisor = self._make_supervisor(bundle, detector, model, self._database, desk)
@@ -129,7 +131,7 @@ class App:
             engine.build,
             engine.plans,
         )
-        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_shrunk)
+        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_resized)
         detector.warm_up(largest)
         return detector
 
@@ -156,14 +158,15 @@ class App:
             camera_networks=settings.access.camera_networks,
             listen_networks=settings.access.listen_networks,
         )
-        ingest = IngestSettings(**settings.ingest.model_dump(), access=access)
+        ingest = IngestSettings(
+            **settings.ingest.model_dump(), access=access, log_format=settings.log.format
+        )
         return Supervisor(
             detector,
             model,
             SupervisorSettings(
                 batch=settings.batch.to_values(),
-                close_ratio=settings.alerts.close_ratio,
-                min_duration_seconds=settings.alerts.min_duration_seconds,
+                alerts=settings.alerts.to_values(),
                 max_streams=settings.max_streams,
                 access=access,
                 push=PushLimits(
@@ -212,11 +215,7 @@ def serve(settings: Settings) -> int:
     Raises:
         BundleError, EngineError, StoreError, PortError: the server could not start.
     """
-    logging.basicConfig(
-        level=settings.log.level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    set_up(settings.log.level, settings.log.format)
     return asyncio.run(_serve(settings))
 
 

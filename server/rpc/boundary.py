@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from server.alerts import PolicyError
 from server.hub import HubFullError
 from server.rpc.mapping import SENTENCE_KEY
 from server.rpc.wire import InvalidError
@@ -162,6 +163,7 @@ _CODES = {
     grpc.aio.InternalError: grpc.StatusCode.CANCELLED,
     InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidVideoError: grpc.StatusCode.INVALID_ARGUMENT,
+    PolicyError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownStreamError: grpc.StatusCode.NOT_FOUND,
     UnknownAlertError: grpc.StatusCode.NOT_FOUND,
     ExpiredCursorError: grpc.StatusCode.OUT_OF_RANGE,

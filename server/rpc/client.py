@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -27,11 +27,12 @@ from gvvad.v1 import (
 
 from server.alert_records import AlertFilter, AlertRecord
 from server.pushed import PushCounts, PushedFrame, PushFormat
-from server.rpc import alert_messages, mapping
+from server.rpc import alert_messages, mapping, tuning_messages
 from server.rpc.alert_messages import CURSOR_KEY, WatchedAlert
 from server.rpc.mapping import SENTENCE_KEY
 from server.scoring import WindowScore
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
+from server.tuning import AlertTuning, QuietHours
 from server.views import ModelInfo, StreamView
 
 _OPTIONS = (
@@ -74,6 +75,11 @@ class StreamChange:
         transport: of RTP.
         open_threshold: over 0 and at most 1.
         bundle_threshold: go back to the bundle's threshold.
+        policy: its close threshold and lengths; its quiet hours and snooze count for nothing.
+        default_policy: what `policy` leaves out goes back to the server's default.
+        quiet_hours: in place of those that are there; empty takes them away.
+        snooze_until_seconds: UTC.
+        end_snooze: deliver alerts again.
     """
 
     url: SourceUrl | None = None
@@ -81,6 +87,11 @@ class StreamChange:
     transport: Transport | None = None
     open_threshold: float | None = None
     bundle_threshold: bool = False
+    policy: AlertTuning = field(default_factory=AlertTuning)
+    default_policy: bool = False
+    quiet_hours: tuple[QuietHours, ...] | None = None
+    snooze_until_seconds: float | None = None
+    end_snooze: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +216,23 @@ class Client:
             open_threshold=change.open_threshold,
         )
         # A mask always: without one the server could not tell "unset" from "keep".
-        paths = [field.name for field, _ in message.ListFields() if field.name != "name"]
+        paths = [one.name for one, _ in message.ListFields() if one.name != "name"]
         if change.bundle_threshold and change.open_threshold is None:
             paths.append("open_threshold")
+        paths += tuning_messages.write_change(
+            message,
+            replace(
+                change.policy,
+                quiet_hours=change.quiet_hours or (),
+                snooze_until_seconds=change.snooze_until_seconds,
+            ),
+        )
+        reset = {
+            "alert_policy": change.default_policy,
+            "quiet_hours": change.quiet_hours == (),
+            "snooze_until_time": change.end_snooze,
+        }
+        paths += [path for path, given in reset.items() if given]
         request = stream_pb2.UpdateStreamRequest(stream=message, update_mask=FieldMask(paths=paths))
         return mapping.stream_view(self._ask(self._streams.UpdateStream, request))
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 from sqlalchemy.engine import Connection
 
+from server.logs import about
 from server.store.database import Database, StoreError
 from server.store.tables import RETIRED, STREAMS
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
@@ -54,6 +55,7 @@ class StreamStore:
                     "stored stream %s is left out (%s); correct or delete its row in the store",
                     row.stream_id,
                     error,
+                    extra=about(row.stream_id),
                 )
         return streams
 
