@@ -7,22 +7,24 @@ import contextlib
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 
 from server.bundle import Bundle, load_bundle
 from server.contract import WINDOW_FRAMES
 from server.delivery.deliveries import Deliveries
+from server.desk import AlertDesk
 from server.engine.choice import Engine, EngineChoice, load_engine
 from server.engine.plans import Batches
 from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
+from server.logs import set_up
 from server.push import PushLimits
 from server.rpc.server import RpcServer
 from server.settings import Settings
+from server.store.alerts import AlertLog
 from server.store.database import Database
 from server.store.streams import StreamStore
 from server.supervision import SupervisorSettings
@@ -34,6 +36,7 @@ from server.web.port import HttpPort
 logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
+DAY_SECONDS = 86_400.0
 STOP_SECONDS = 4.5
 """A stop that takes longer is cut short: supervisors kill after five seconds."""
 
@@ -56,6 +59,7 @@ class App:
         self._http = HttpPort(settings.http, self._telemetry, lambda: self._not_ready)
         self._database: Database | None = None
         self._deliveries: Deliveries | None = None
+        self._desk: AlertDesk | None = None
         self._supervisor: Supervisor | None = None
         self._rpc: RpcServer | None = None
         self._stopping = threading.Event()
@@ -80,20 +84,28 @@ class App:
         detector = await asyncio.to_thread(self._load_detector, bundle)
         model = model_info(bundle, detector)
         self._telemetry.model(model)
+        engine = self._settings.engine
+        self._telemetry.engine_requested(engine.name, engine.wanted_device)
         self._database = await asyncio.to_thread(Database, self._settings.store.url)
-        self._deliveries = Deliveries(
+        self._deliveries = deliveries = Deliveries(
             self._database, self._settings.webhook, self._settings.mqtt, self._telemetry
         )
-        self._supervisor = self._make_supervisor(bundle, detector, model, self._database)
+        desk = self._make_desk(self._database, deliveries)
+        self._supervisor = self._make_supervisor(bundle, detector, model, self._database, desk)
         self._rpc = RpcServer(
             self._supervisor,
-            self._deliveries,
+            deliveries,
             self._settings.grpc,
             self._settings.push.max_message_mb * MIB,
         )
-        await self._deliveries.start()
-        await self._rpc.start()
+        # The port first: a second server by mistake must not touch the alerts of this one.
+        self._rpc.bind()
+        await asyncio.to_thread(desk.start)
+        self._desk = desk
+        await deliveries.start()
         await self._supervisor.start()
+        # Served last: a stream that is not loaded yet would look deleted to who watches it.
+        await self._rpc.start()
         self._not_ready = None
         logger.info(
             "ready: bundle %s (%s), engine %s on %s, gRPC on port %d, HTTP on port %d",
@@ -113,10 +125,12 @@ class App:
             await self._rpc.stop()
         if self._supervisor is not None:
             await self._supervisor.stop()
+        if self._desk is not None:
+            await asyncio.to_thread(self._desk.stop)
         if self._deliveries is not None:
             await self._deliveries.stop()
         if self._database is not None:
-            self._database.close()
+            await asyncio.to_thread(self._database.close)
         await self._http.stop()
 
     def _load_detector(self, bundle: Bundle) -> Engine:
@@ -129,12 +143,27 @@ class App:
             engine.build,
             engine.plans,
         )
-        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_shrunk)
+        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_resized)
         detector.warm_up(largest)
         return detector
 
+    def _make_desk(self, database: Database, deliveries: Deliveries) -> AlertDesk:
+        days = self._settings.store.alert_days
+        return AlertDesk(
+            AlertLog(database, on_change=[deliveries.write]),
+            self._telemetry,
+            listeners=[deliveries.wake],
+            keep_seconds=days * DAY_SECONDS if days else None,
+            max_watchers=self._settings.grpc.max_watchers,
+        )
+
     def _make_supervisor(
-        self, bundle: Bundle, detector: Engine, model: ModelInfo, database: Database
+        self,
+        bundle: Bundle,
+        detector: Engine,
+        model: ModelInfo,
+        database: Database,
+        desk: AlertDesk,
     ) -> Supervisor:
         settings, manifest = self._settings, bundle.manifest
         access = AccessPolicy(
@@ -142,15 +171,15 @@ class App:
             camera_networks=settings.access.camera_networks,
             listen_networks=settings.access.listen_networks,
         )
-        ingest = IngestSettings(**settings.ingest.model_dump(), access=access)
-        watchers = (settings.grpc.watch_backlog, settings.grpc.max_watchers)
+        ingest = IngestSettings(
+            **settings.ingest.model_dump(), access=access, log_format=settings.log.format
+        )
         return Supervisor(
             detector,
             model,
             SupervisorSettings(
                 batch=settings.batch.to_values(),
-                close_ratio=settings.alerts.close_ratio,
-                min_duration_seconds=settings.alerts.min_duration_seconds,
+                alerts=settings.alerts.to_values(),
                 max_streams=settings.max_streams,
                 access=access,
                 push=PushLimits(
@@ -161,7 +190,8 @@ class App:
             ),
             store=StreamStore(database),
             telemetry=self._telemetry,
-            hubs=(Hub(*watchers), Hub(*watchers)),
+            scores=Hub(settings.grpc.watch_backlog, settings.grpc.max_watchers),
+            desk=desk,
             make_pool=lambda take: IngestPool(
                 ingest, manifest.window, manifest.preprocess, take, self._telemetry.worker_lost
             ),
@@ -198,11 +228,7 @@ def serve(settings: Settings) -> int:
     Raises:
         BundleError, EngineError, StoreError, PortError: the server could not start.
     """
-    logging.basicConfig(
-        level=settings.log.level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    set_up(settings.log.level, settings.log.format)
     return asyncio.run(_serve(settings))
 
 

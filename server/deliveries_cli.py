@@ -93,7 +93,7 @@ def _json(delivery: Delivery) -> dict[str, object]:
 
 
 def _table(deliveries: list[Delivery]) -> list[str]:
-    from server.terminal import columns, rfc3339
+    from server.terminal import rfc3339, table
 
     rows = [("ID", "CREATED", "SINK", "EVENT", "STATE", "ATTEMPTS", "ERROR")]
     rows += [
@@ -108,4 +108,4 @@ def _table(deliveries: list[Delivery]) -> list[str]:
         )
         for one in deliveries
     ]
-    return columns(rows)
+    return table(rows)

@@ -19,6 +19,14 @@ class UnknownStreamError(LookupError):
     """There is no stream of that id; the message is the sentence for the client."""
 
 
+class UnknownAlertError(LookupError):
+    """There is no alert of that id; the message is the sentence for the client."""
+
+
+class ExpiredCursorError(LookupError):
+    """What comes after a cursor is gone; the message is the sentence for the client."""
+
+
 class StreamExistsError(ValueError):
     """The id is taken; the message is the sentence for the client."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from server.ingest.access import AccessPolicy
+from server.logs import LogFormat
 
 HEARTBEAT_SECONDS = 0.5
 """A worker that is well says so as often."""
@@ -29,6 +30,7 @@ class IngestSettings:
         worker_memory_mb: a worker that holds more, resident or swapped out, in 10^6 bytes,
             is replaced.
         access: which sources may be opened.
+        log_format: how workers write to standard error.
     """
 
     workers: int = 2
@@ -41,6 +43,7 @@ class IngestSettings:
     max_pixels: int = MAX_PIXELS
     worker_memory_mb: int = 2048
     access: AccessPolicy = field(default_factory=AccessPolicy)
+    log_format: LogFormat = "plain"
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 64:

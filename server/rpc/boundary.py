@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from server.alerts import PolicyError
 from server.hub import HubFullError
 from server.rpc.mapping import SENTENCE_KEY
 from server.rpc.wire import InvalidError
@@ -22,6 +23,7 @@ from server.store.database import StoreError
 from server.streams import Reason, SourceError
 from server.views import (
     CapacityError,
+    ExpiredCursorError,
     IdleError,
     InvalidVideoError,
     LimitError,
@@ -29,6 +31,7 @@ from server.views import (
     NotPushableError,
     StoppingError,
     StreamExistsError,
+    UnknownAlertError,
     UnknownStreamError,
 )
 
@@ -160,7 +163,10 @@ _CODES = {
     grpc.aio.InternalError: grpc.StatusCode.CANCELLED,
     InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidVideoError: grpc.StatusCode.INVALID_ARGUMENT,
+    PolicyError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownStreamError: grpc.StatusCode.NOT_FOUND,
+    UnknownAlertError: grpc.StatusCode.NOT_FOUND,
+    ExpiredCursorError: grpc.StatusCode.OUT_OF_RANGE,
     NotPushableError: grpc.StatusCode.FAILED_PRECONDITION,
     LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     IdleError: grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -47,6 +47,18 @@ MUTABLE = (
     "evidence_mode",
     "masks",
 )
+POLICY_FIELDS = {
+    f"alert_policy.{name}": field
+    for name, field in {
+        "close_threshold": "close_threshold",
+        "min_duration": "min_duration_seconds",
+        "merge_gap": "merge_gap_seconds",
+        "max_duration": "max_duration_seconds",
+        "cooldown": "cooldown_seconds",
+    }.items()
+}
+"""Paths into a stream's alert policy, and the fields of `AlertTuning` that they stand for."""
+
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 200
 
@@ -222,7 +234,7 @@ def _after(token: str) -> str:
 def _changed_paths(request: stream_pb2.UpdateStreamRequest) -> Sequence[str]:
     paths = list(request.update_mask.paths)
     for path in paths:
-        if path not in (*MUTABLE, "*"):
+        if path not in (*MUTABLE, *POLICY_FIELDS, "*"):
             raise InvalidError(
                 f"update_mask path {shown(path)!r} cannot be changed; "
                 f"name any of {', '.join(MUTABLE)}"
@@ -272,13 +284,8 @@ def _tuning(stored: AlertTuning, message: stream_pb2.Stream, paths: Sequence[str
 def _alert_fields(paths: Sequence[str]) -> list[str]:
     """Fields of a stream's alert tuning that paths of a mask stand for."""
     fields = {
-        "alert_policy": [
-            "close_threshold",
-            "min_duration_seconds",
-            "merge_gap_seconds",
-            "max_duration_seconds",
-            "cooldown_seconds",
-        ],
+        "alert_policy": list(POLICY_FIELDS.values()),
+        **{path: [field] for path, field in POLICY_FIELDS.items()},
         "snooze_until_time": ["snooze_until_seconds"],
         "quiet_hours": ["quiet_hours"],
     }

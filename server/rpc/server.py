@@ -20,9 +20,10 @@ from gvvad.v1 import (
     stream_pb2_grpc,
 )
 
+from server.rpc.alert_service import AlertService
 from server.rpc.boundary import Boundary
 from server.rpc.delivery_service import DeliveryLog, DeliveryService
-from server.rpc.service import AlertService, Backend, ModelService, ScoreService, StreamService
+from server.rpc.service import Backend, ModelService, ScoreService, StreamService
 from server.settings import GrpcSettings
 from server.views import StoppingError
 
@@ -89,8 +90,8 @@ class RpcServer:
         """The port that is listened on, also where 0 was asked for; 0 before the start."""
         return self._port
 
-    async def start(self) -> None:
-        """Listen and serve.
+    def bind(self) -> None:
+        """Take the port; who calls already waits for the start.
 
         Raises:
             PortError: the address is taken or not one of this machine's.
@@ -109,11 +110,21 @@ class RpcServer:
         reflection.enable_server_reflection(
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
-        # Bound before health says SERVING, served after: no probe sees a half-open port.
         self._port = self._listen(server)
+
+    async def start(self) -> None:
+        """Serve; take the port first where that was not done.
+
+        Raises:
+            PortError: as `bind`.
+        """
+        if self._server is None:
+            self.bind()
+        assert self._server is not None
+        # Bound before health says SERVING, served after: no probe sees a half-open port.
         for service in (*SERVICES, health.OVERALL_HEALTH):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        await server.start()
+        await self._server.start()
         logger.info("gRPC on %s", self._address(self._port))
 
     async def stop(self, grace_seconds: float = 1.0) -> None:
@@ -122,7 +133,7 @@ class RpcServer:
         # First of all, so that load balancers look elsewhere while calls still finish.
         await self._health.enter_graceful_shutdown()
         self._backend.scores.close()
-        self._backend.alerts.close()
+        self._backend.desk.changed.close()
         self._backend.end_pushes(StoppingError())
         if self._server is not None:
             await self._server.stop(grace_seconds)

@@ -6,18 +6,16 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
 import sqlalchemy as sa
-from pydantic import TypeAdapter
 from sqlalchemy.engine import Connection
 
 from server.alert_records import AlertChange, AlertRecord, ChangeKind
 from server.alerts import Alert, AlertState, EndReason, alert_id
 from server.bank import NearSentence
+from server.store.alerts import AlertLog
 from server.store.database import Database
-from server.store.tables import ALERT_CHANGES, ALERTS, STREAMS
+from server.store.tables import STREAMS
 
-RECORD = TypeAdapter(AlertRecord)
 BUNDLE = "ab" * 32
 START = 1_700_000_000.0
 
@@ -58,27 +56,16 @@ def append(
     on_change: OnChange,
     seconds: float = START,
 ) -> AlertChange:
-    """Write a change down and tell `on_change` of it, in one transaction."""
+    """Write a change down as the desk does, and tell `on_change` of it."""
     record = record if isinstance(record, AlertRecord) else AlertRecord(record)
-    alert = record.alert
-    with database.transaction() as connection:
-        connection.execute(sa.delete(ALERTS).where(ALERTS.c.alert_id == alert.alert_id))
-        connection.execute(sa.insert(ALERTS).values(_columns(record)))
-        stripped = replace(record, alert=replace(alert, window_scores=()))
-        done = connection.execute(
-            sa.insert(ALERT_CHANGES).values(
-                alert_id=alert.alert_id,
-                stream_id=alert.stream_id,
-                kind=kind.value,
-                suppressed=alert.suppression is not None,
-                changed_seconds=seconds,
-                record=RECORD.dump_json(stripped).decode(),
-            )
-        )
-        assert done.inserted_primary_key is not None
-        change = AlertChange(done.inserted_primary_key[0], kind, record, seconds)
-        on_change(connection, change)
-    return change
+    log = AlertLog(database, [on_change])
+    if kind is ChangeKind.ACKNOWLEDGED:
+        return log.acknowledge(record.alert.alert_id, record.note, seconds)
+    if kind is ChangeKind.EVIDENCE:
+        told = log.set_evidence(record.alert.alert_id, record.evidence, seconds)
+        assert told is not None
+        return told
+    return log.append(kind, record.alert, seconds)
 
 
 def add_stream(database: Database, stream_id: str) -> None:
@@ -105,18 +92,3 @@ def lives(stream_id: str = "door", first: int = 0) -> Iterator[Sequence[tuple[Ch
     for number in itertools.count(first):
         alert = an_alert(stream_id, number * 10)
         yield (ChangeKind.OPENED, alert), (ChangeKind.CLOSED, closed(alert))
-
-
-def _columns(record: AlertRecord) -> dict[str, object]:
-    alert = record.alert
-    plain = ("alert_id", "stream_id", "bundle_id", "first_sequence", "last_sequence", "continues")
-    times = ("start_seconds", "end_seconds", "peak_score", "peak_seconds")
-    return {name: getattr(alert, name) for name in (*plain, *times)} | {
-        "state": alert.state.value,
-        "explanation": "[]",
-        "end_reason": alert.end_reason.value if alert.end_reason else None,
-        "suppression": alert.suppression.value if alert.suppression else None,
-        "window_scores": np.array(alert.window_scores, "<f4").tobytes(),
-        "acknowledged_seconds": record.acknowledged_seconds,
-        "note": record.note,
-    }

@@ -67,3 +67,4 @@ def serving(
         for client in served.clients:
             client.close()
         run(rpc.stop(grace_seconds=1.0))
+        backend.close()

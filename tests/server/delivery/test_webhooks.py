@@ -15,6 +15,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 
 from server.alert_records import AlertRecord, ChangeKind, Evidence, EvidenceState
 from server.delivery_records import DeliveryFilter, DeliveryState
+from server.store.alerts import AlertLog
 from server.store.database import Database
 from tests.support.alert_rows import START, an_alert, append, closed
 from tests.support.cameras import free_port
@@ -42,12 +43,12 @@ def secret_file(tmp_path: Path) -> Path:
 
 
 def test_an_event_says_everything_of_its_alert(database: Database) -> None:
-    record = AlertRecord(
-        closed(an_alert(continues="fedcba9876543210")),
-        acknowledged_seconds=START + 30,
-        note="seen",
-        evidence=Evidence(EvidenceState.READY, 1000, 20_000, START, START + 9.5),
-    )
+    record = AlertRecord(closed(an_alert(continues="fedcba9876543210")))
+    evidence = Evidence(EvidenceState.READY, 1000, 20_000, START, START + 9.5)
+    log = AlertLog(database)
+    log.append(ChangeKind.OPENED, an_alert(continues="fedcba9876543210"), START)
+    log.acknowledge(record.alert.alert_id, "seen", START + 30)
+    log.set_evidence(record.alert.alert_id, evidence, START + 31)
     with receiving(well) as receiver, delivering(database, webhook(receiver.url)) as running:
         change = running.append(ChangeKind.CLOSED, record)
         receiver.wait_for(lambda found: len(found.taken) == 1)
