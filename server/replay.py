@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from server.alerts import Alert, AlertMachine, AlertPolicy, ScoredSpan
+from server.alert_machine import AlertMachine
+from server.alerts import Alert, AlertPolicy, ScoredSpan
 from server.bundle import Bundle
 from server.ingest.video import file_windows
 from server.scoring import Detector, StreamMemory, Verdict, score_features
@@ -24,7 +25,8 @@ from server.streams import SourceError
 from server.tuning import Mask
 from server.windows import Window
 
-_BATCH = 8
+BATCH = 8
+"""Windows of one run of the encoder, but for a clip's last ones."""
 _DECODERS = 2
 
 
@@ -39,6 +41,7 @@ class ClipReplay:
         scores: one a window, in [0, 1].
         alerts: closed alerts; their times are seconds in the clip, their
             sequences windows of the clip.
+        opened_frames: one past the last source frame of the window that opened each.
         error: why the clip could not be read, or could not to its end.
     """
 
@@ -47,6 +50,7 @@ class ClipReplay:
     end_frames: tuple[int, ...]
     scores: tuple[float, ...]
     alerts: tuple[Alert, ...]
+    opened_frames: tuple[int, ...]
     error: SourceError | None
 
     def alert_frames(self, alert: Alert, frames: int) -> tuple[int, int]:
@@ -86,7 +90,7 @@ class _Decoding:
         self.error: SourceError | None = None
         self._bundle = bundle
         self._masks = masks
-        self._ready: queue.Queue[Window | None] = queue.Queue(2 * _BATCH)
+        self._ready: queue.Queue[Window | None] = queue.Queue(2 * BATCH)
         self._cancelled = threading.Event()
         threading.Thread(target=self._decode, name=f"decode {path.name}", daemon=True).start()
 
@@ -129,7 +133,7 @@ def _replay_clip(
     scores: list[float] = []
     changes: list[Alert] = []
     windows = decoding.windows()
-    while batch := list(islice(windows, _BATCH)):
+    while batch := list(islice(windows, BATCH)):
         features = detector.encode(np.stack([window.images for window in batch]))
         for window, feature in zip(batch, features, strict=True):
             if window.number == 0:
@@ -139,10 +143,18 @@ def _replay_clip(
             spans.append((window.first_frame, window.end_frame))
             scores.append(verdict.score)
     changes += machine.finish()
-    closed = tuple(alert for alert in changes if alert.is_closed)
     first_frames, end_frames = tuple(zip(*spans, strict=True)) or ((), ())
     return ClipReplay(
-        decoding.path, first_frames, end_frames, tuple(scores), closed, decoding.error
+        path=decoding.path,
+        first_frames=first_frames,
+        end_frames=end_frames,
+        scores=tuple(scores),
+        alerts=tuple(alert for alert in changes if alert.is_closed),
+        # As an alert opens, its last window is the newest one of the clip.
+        opened_frames=tuple(
+            end_frames[alert.last_sequence] for alert in changes if not alert.is_closed
+        ),
+        error=decoding.error,
     )
 
 

@@ -31,6 +31,10 @@ class EvidencePendingError(RuntimeError):
     """Evidence is not ready yet; the message is the sentence for the client."""
 
 
+class ExpiredCursorError(LookupError):
+    """What comes after a cursor is gone; the message is the sentence for the client."""
+
+
 class StreamExistsError(ValueError):
     """The id is taken; the message is the sentence for the client."""
 

@@ -68,7 +68,7 @@ class EvidenceLog(Protocol):
         """An alert. Raises: UnknownAlertError, StoreError."""
         ...
 
-    def set_evidence(self, alert_id: str, evidence: Evidence, seconds: float) -> object:
+    def set_evidence(self, alert_id: str, evidence: Evidence) -> object:
         """Write down what is kept. Raises: UnknownAlertError, StoreError."""
         ...
 
@@ -79,7 +79,7 @@ class _NoLog:
     def get(self, alert_id: str) -> AlertRecord:
         raise UnknownAlertError(f"there is no alert {alert_id!r}")
 
-    def set_evidence(self, alert_id: str, evidence: Evidence, seconds: float) -> object:
+    def set_evidence(self, alert_id: str, evidence: Evidence) -> object:
         raise UnknownAlertError(f"there is no alert {alert_id!r}")
 
 
@@ -259,7 +259,7 @@ class EvidenceKeeper:
             try:
                 record = self._log.get(files.alert_id)
                 if record.evidence.state in (EvidenceState.NONE, EvidenceState.PENDING):
-                    self._log.set_evidence(files.alert_id, _evidence_of(files), time.time())
+                    self._log.set_evidence(files.alert_id, _evidence_of(files))
             except UnknownAlertError:
                 continue  # of another store; it goes when it is old
             except OSError as error:
@@ -321,7 +321,7 @@ class EvidenceKeeper:
             return
         if kept.unsaid is not None:
             try:
-                self._log.set_evidence(alert_id, kept.unsaid, time.time())
+                self._log.set_evidence(alert_id, kept.unsaid)
             except UnknownAlertError:
                 kept.final = True
             except OSError as error:
@@ -356,7 +356,7 @@ class EvidenceKeeper:
             self._telemetry.evidence_deleted(one.reason.value, count)
             try:
                 deleted = Evidence(EvidenceState.DELETED)
-                self._log.set_evidence(one.files.alert_id, deleted, time.time())
+                self._log.set_evidence(one.files.alert_id, deleted)
             except UnknownAlertError:
                 continue
         left = sum(files.size_bytes for files in kept)

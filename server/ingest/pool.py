@@ -59,7 +59,6 @@ class _Stream:
     push: PushFormat | None = None
     interrupted_by: Reason | None = None
     state: StreamState = StreamState.CONNECTING
-    logged: tuple[StreamState, Reason | None] | None = None
     unsent: deque[FeedStream] = field(default_factory=deque)  # pushed while there was no worker
     delivery: threading.RLock = field(default_factory=threading.RLock)
 
@@ -310,6 +309,7 @@ class IngestPool:
                 held_bytes / 1e6,
                 bound,
                 slot.judge.spared_seconds,
+                extra={"worker": str(slot.number)},
             )
 
     def _start_worker(self, slot: _Slot) -> None:
@@ -317,7 +317,12 @@ class IngestPool:
             slot.worker = WorkerProcess(self._setup, self._deliver)
         except OSError as error:
             slot.start_at_seconds = time.monotonic() + _RESPAWN_MAX_SECONDS
-            _logger.error("decode worker %d cannot be started: %s", slot.number, error)
+            _logger.error(
+                "decode worker %d cannot be started: %s",
+                slot.number,
+                error,
+                extra={"worker": str(slot.number)},
+            )
             return
         slot.started_at_seconds = time.monotonic()
         slot.judge.begin(slot.started_at_seconds)
@@ -338,7 +343,11 @@ class IngestPool:
         slot.worker = slot.farewell = None
         slot.start_at_seconds = time.monotonic() + self._respawn_wait_seconds(slot, loss)
         _logger.warning(
-            "decode worker %d (pid %d) %s and is replaced", slot.number, worker.pid, what
+            "decode worker %d (pid %d) %s and is replaced",
+            slot.number,
+            worker.pid,
+            what,
+            extra={"worker": str(slot.number)},
         )
         self._on_loss(loss)
         with self._lock:
@@ -378,19 +387,8 @@ class IngestPool:
             if stream.generation != envelope.generation:
                 return
             if isinstance(envelope.event, StatusChanged):
-                self._note(stream, envelope.event)
+                stream.state = envelope.event.state
             self._on_event(envelope.event)
-
-    def _note(self, stream: _Stream, event: StatusChanged) -> None:
-        """Remember the state; log it unless it is one more try of the same failure."""
-        stream.state = event.state
-        settled = (event.state, event.reason)
-        if event.state is StreamState.CONNECTING or settled == stream.logged:
-            return
-        stream.logged = settled
-        reason = f" ({event.reason.value})" if event.reason else ""
-        detail = f": {event.message}" if event.message else ""
-        _logger.info("stream %s %s%s%s", event.stream_id, event.state.value, reason, detail)
 
     def _end_workers(self) -> None:
         workers = [slot.worker for slot in self._slots if slot.worker is not None]

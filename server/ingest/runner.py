@@ -31,6 +31,7 @@ from server.ingest.outbox import Outbox
 from server.ingest.push import PushDecoder
 from server.ingest.recorder import EvidenceRoom, StreamRecorder
 from server.ingest.video import decode, decode_file, open_file, video_stream
+from server.logs import about
 from server.preprocess import Preprocessor
 from server.pushed import PushedFrame, PushFormat
 from server.streams import Mode, Reason, SourceError, StreamConfig, StreamState
@@ -190,7 +191,7 @@ class StreamRunner:
             return error
         except Exception as error:  # the one boundary that keeps a stream from taking its worker
             report = self._config.url.redact(traceback.format_exc())
-            _logger.error("stream %s failed: %s", self._config.stream_id, report)
+            _logger.error("failed: %s", report, extra=about(self._config.stream_id))
             return SourceError(Reason.INTERNAL, f"internal error ({type(error).__name__})")
         finally:
             self.recorder.end()

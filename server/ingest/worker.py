@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import logging
 import os
 import signal
 import sys
@@ -40,6 +39,7 @@ from server.ingest.pictures import Photographer
 from server.ingest.recorder import EvidenceRoom
 from server.ingest.runner import StreamRunner
 from server.ingest.settings import HEARTBEAT_SECONDS
+from server.logs import set_up
 
 _GOODBYE_SECONDS = 0.7
 _FILING_SECONDS = 0.8
@@ -200,13 +200,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # supervisors signal whole process groups
     faulthandler.enable()
     _go_first_when_memory_runs_out()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     av.logging.set_level(None)  # FFmpeg prints URLs with their credentials
     connection = Connection(int(sys.argv[1]))
     try:
         setup: WorkerSetup = connection.recv()
     except (EOFError, OSError):
         os._exit(0)
+    set_up("warning", setup.settings.log_format)
     Worker(connection, setup).serve()
     os._exit(0)  # a thread that hangs in FFmpeg must not keep the process
 

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from server.alerts import PolicyError
 from server.hub import HubFullError
 from server.rpc.mapping import SENTENCE_KEY
 from server.rpc.wire import InvalidError
@@ -23,6 +24,7 @@ from server.streams import Reason, SourceError
 from server.views import (
     CapacityError,
     EvidencePendingError,
+    ExpiredCursorError,
     IdleError,
     InvalidVideoError,
     LimitError,
@@ -163,10 +165,12 @@ _CODES = {
     grpc.aio.InternalError: grpc.StatusCode.CANCELLED,
     InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidVideoError: grpc.StatusCode.INVALID_ARGUMENT,
+    PolicyError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownStreamError: grpc.StatusCode.NOT_FOUND,
     UnknownAlertError: grpc.StatusCode.NOT_FOUND,
     NoEvidenceError: grpc.StatusCode.NOT_FOUND,
     EvidencePendingError: grpc.StatusCode.FAILED_PRECONDITION,
+    ExpiredCursorError: grpc.StatusCode.OUT_OF_RANGE,
     NotPushableError: grpc.StatusCode.FAILED_PRECONDITION,
     LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     IdleError: grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -53,7 +53,7 @@ class MemoryLog:
                 raise UnknownAlertError(f"there is no alert {alert_id!r}")
             return self._records[alert_id]
 
-    def set_evidence(self, alert_id: str, evidence: Evidence, seconds: float) -> None:
+    def set_evidence(self, alert_id: str, evidence: Evidence) -> None:
         record = self.get(alert_id)
         with self._changed:
             self._records[alert_id] = replace(record, evidence=evidence)

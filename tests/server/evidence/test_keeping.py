@@ -161,11 +161,11 @@ class FailingLog(MemoryLog):
 
     failures = 2
 
-    def set_evidence(self, alert_id: str, evidence: Evidence, seconds: float) -> None:
+    def set_evidence(self, alert_id: str, evidence: Evidence) -> None:
         if self.failures:
             self.failures -= 1
             raise StoreError("the disk of the store is full")
-        super().set_evidence(alert_id, evidence, seconds)
+        super().set_evidence(alert_id, evidence)
 
 
 def test_what_the_store_does_not_take_is_said_again(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_each_way_of_having_none_is_told_apart(
         (EvidenceState.DELETED, "NOT_FOUND", "retention has ended"),
         (EvidenceState.READY, "NOT_FOUND", "not among what is kept"),
     ):
-        log.set_evidence(ALERT.alert_id, Evidence(state), 0.0)
+        log.set_evidence(ALERT.alert_id, Evidence(state))
         code, sentence = refusal(served, EvidenceKind.CLIP)
         assert (code, words in sentence) == (expected, True)
     assert refusal(served, EvidenceKind.CLIP, "f" * 16)[0] == "NOT_FOUND"
@@ -87,7 +87,7 @@ def test_a_picture_of_an_alert_that_goes_on_can_be_read(
     served: Served, log: MemoryLog, tmp_path: Path
 ) -> None:
     put(tmp_path, EvidenceKind.SNAPSHOT, SNAPSHOT)
-    log.set_evidence(ALERT.alert_id, Evidence(EvidenceState.PENDING, len(SNAPSHOT)), 0.0)
+    log.set_evidence(ALERT.alert_id, Evidence(EvidenceState.PENDING, len(SNAPSHOT)))
     assert read(served, EvidenceKind.SNAPSHOT) == SNAPSHOT
 
 
@@ -141,7 +141,7 @@ def test_the_command_says_why_there_is_nothing(
     assert main(command) == 2
     assert "none is kept" in capsys.readouterr().err
     put(tmp_path, EvidenceKind.SNAPSHOT, SNAPSHOT)
-    log.set_evidence(ALERT.alert_id, Evidence(EvidenceState.PENDING, len(SNAPSHOT)), 0.0)
+    log.set_evidence(ALERT.alert_id, Evidence(EvidenceState.PENDING, len(SNAPSHOT)))
     assert main(command) == 2
     shown = capsys.readouterr()
     assert shown.out.strip() == str(out / f"{ALERT.alert_id}.jpg")

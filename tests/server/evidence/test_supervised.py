@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-from server.alert_records import EvidenceState
-from server.alerts import Alert
+from server.alert_records import AlertChange, AlertRecord, ChangeKind, EvidenceState
+from server.alerts import AlertDefaults
 from server.app import model_info
 from server.batcher import BatchSettings
 from server.contract import WindowSpec
+from server.desk import AlertDesk
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from server.evidence.files import EvidenceKind, evidence_path
 from server.evidence.keeper import EvidenceKeeper
@@ -23,6 +23,7 @@ from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
 from server.push import PushLimits
 from server.settings import load_settings
+from server.store.alerts import AlertLog
 from server.store.database import Database
 from server.store.streams import StreamStore
 from server.streams import SourceUrl, StreamConfig
@@ -31,31 +32,49 @@ from server.supervisor import Supervisor
 from server.telemetry import Telemetry
 from server.tuning import EvidenceMode
 from tests.support.clips import grey_clip
-from tests.support.evidence import SETTLED, MemoryLog, picture, played
+from tests.support.evidence import picture, played
 from tests.support.tiny_bundle import make_tiny_bundle
 
 DARK, BRIGHT, BRIGHTEST = 26, 180, 250
 
 
-@pytest.fixture
-def log() -> MemoryLog:
-    return MemoryLog()
+@dataclass
+class Supervised:
+    """A supervisor whose alerts are written down, with its evidence."""
+
+    supervisor: Supervisor
+    keeper: EvidenceKeeper
+    desk: AlertDesk
+
+    async def start(self) -> None:
+        self.desk.start()
+        self.keeper.start(self.desk, self.supervisor.direct)
+        await self.supervisor.start()
+
+    async def stop(self) -> None:
+        await self.supervisor.stop()
+        self.keeper.stop()
+        self.desk.stop()
 
 
-def supervised(tmp_path: Path, rules: EvidenceRules) -> tuple[Supervisor, EvidenceKeeper]:
+def supervised(tmp_path: Path, rules: EvidenceRules) -> Supervised:
     bundle = make_tiny_bundle(tmp_path / "bundle", window=WindowSpec(4, 10.0))
     access = AccessPolicy(file_roots=(tmp_path,))
-    telemetry = Telemetry()
+    telemetry, database = Telemetry(), Database("sqlite://")
     keeper = EvidenceKeeper(rules, telemetry)
+    desk = AlertDesk(AlertLog(database), telemetry, [keeper.committed])
     detector = OnnxDetector(bundle, EngineOptions(threads=1))
     supervisor = Supervisor(
         detector,
         model_info(bundle, detector),
-        SupervisorSettings(BatchSettings(), 0.8, 2.0, 2, access, PushLimits()),
-        store=StreamStore(Database("sqlite://")),
+        SupervisorSettings(
+            BatchSettings(), AlertDefaults(merge_gap_seconds=0), 2, access, PushLimits()
+        ),
+        store=StreamStore(database),
         telemetry=telemetry,
         keeper=keeper,
-        hubs=(Hub(), Hub()),
+        scores=Hub(),
+        desk=desk,
         make_pool=lambda take: IngestPool(
             IngestSettings(workers=1, access=access, evidence=rules),
             bundle.manifest.window,
@@ -63,33 +82,33 @@ def supervised(tmp_path: Path, rules: EvidenceRules) -> tuple[Supervisor, Eviden
             take,
         ),
     )
-    return supervisor, keeper
+    return Supervised(supervisor, keeper, desk)
 
 
-def test_an_alert_of_a_file_gets_its_peaks_picture_and_its_clip(
-    tmp_path: Path, log: MemoryLog
-) -> None:
+async def told(desk: AlertDesk, *kinds: ChangeKind) -> list[AlertChange]:
+    """The log of changes, once it has these."""
+    async with asyncio.timeout(20):
+        while [change.kind for change in desk.log.changes(0, None, 9)] != [*kinds]:
+            await asyncio.sleep(0.05)
+    return desk.log.changes(0, None, 9)
+
+
+def test_an_alert_of_a_file_gets_its_peaks_picture_and_its_clip(tmp_path: Path) -> None:
     levels = [DARK] * 48 + [BRIGHT] * 32 + [BRIGHTEST] * 32 + [DARK] * 64
     clip = grey_clip(tmp_path / "event.mp4", levels)
     rules = EvidenceRules(tmp_path / "kept", pre_roll_seconds=1, post_roll_seconds=1)
-    supervisor, keeper = supervised(tmp_path, rules)
+    running = supervised(tmp_path, rules)
 
-    async def scenario() -> Alert:
-        keeper.start(log, supervisor.direct)
-        async with supervisor.alerts.subscribe() as alerts:
-            await supervisor.start()
-            await supervisor.create(StreamConfig("file", SourceUrl(f"file://{clip}")))
-            async with asyncio.timeout(20):
-                _, opened = await anext(alerts)
-                keeper.committed(log.add(opened))
-                _, closed = await anext(alerts)
-            await asyncio.to_thread(log.wait, closed.alert_id, *SETTLED)
-        await supervisor.stop()
-        keeper.stop()
-        return closed
+    async def scenario() -> AlertRecord:
+        await running.start()
+        await running.supervisor.create(StreamConfig("file", SourceUrl(f"file://{clip}")))
+        kinds = (ChangeKind.OPENED, ChangeKind.CLOSED, ChangeKind.EVIDENCE)
+        changes = await told(running.desk, *kinds)
+        await running.stop()
+        return changes[-1].record
 
-    alert = asyncio.run(scenario())
-    evidence = log.get(alert.alert_id).evidence
+    record = asyncio.run(scenario())
+    alert, evidence = record.alert, record.evidence
     assert evidence.state is EvidenceState.READY
     paths = {
         kind: evidence_path(tmp_path / "kept", "file", alert.alert_id, kind)
@@ -102,7 +121,6 @@ def test_an_alert_of_a_file_gets_its_peaks_picture_and_its_clip(
     assert evidence.clip_start_seconds <= alert.start_seconds - 1
     means = [image.mean() for _, image in played(paths[EvidenceKind.CLIP])]
     assert min(means[:10]) < 60 < 240 < max(means)
-    assert [what.state for _, what in log.history] == [EvidenceState.PENDING, EvidenceState.READY]
 
 
 def test_evidence_lies_beside_the_store_unless_told_otherwise() -> None:
