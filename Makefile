@@ -3,6 +3,7 @@
 # make test    the test suite; long tests with CI=true or TEST=--long
 # make reliability  faults of cameras, workers, server and clients, each with its figure
 # make check   lint, types, protos, tests: what CI runs
+# make lock    deploy/requirements anew, after a change of pyproject.toml or constraints.txt
 # make clean   remove what the above made
 
 SHELL := /bin/bash
@@ -17,9 +18,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := .venv/bin
 BUF := node_modules/.bin/buf
-# A real RTSP server for the end-to-end tests, the Python that drives it, its network; a clock to set.
+# A real RTSP server for the end-to-end tests, the Python that drives it, its network; a clock to
+# set; what the rules and dashboards are held against; a Debian to build the image in; what judges
+# the systemd unit; a database server; an MQTT broker.
 TEST_DEPS := gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 \
-	gstreamer1.0-plugins-base iproute2 python3-gi faketime
+	gstreamer1.0-plugins-base iproute2 python3-gi faketime \
+	prometheus prometheus-alertmanager \
+	debootstrap debian-archive-keyring systemd postgresql mosquitto
 
 RELIABILITY := $(wildcard tests/e2e/test_*_faults.py tests/e2e/test_push*.py) \
 	tests/e2e/test_one_of_many.py tests/e2e/test_planted_passwords.py
@@ -31,7 +36,7 @@ define need_python
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) apt PACKAGES=$(notdir $(PYTHON))-venv
 endef
 
-.PHONY: help demo dev test reliability test-deps check format clean apt
+.PHONY: help demo dev test reliability test-deps check lock format clean apt
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -60,6 +65,16 @@ check: .venv/.installed $(BUF)
 				|| { echo "protos/$$stub is stale: run protos/generate.sh" >&2; exit 1; }; \
 		done
 	$(MAKE) test
+
+# What the image installs, with hashes; tests/deploy says when it is stale.
+LOCK := $(BIN)/uv pip compile --quiet --constraint constraints.txt --generate-hashes --universal \
+	--python-version 3.11 --no-annotate --custom-compile-command "make lock"
+REQUIREMENTS := deploy/requirements
+lock: .venv/.installed
+	$(LOCK) --extra cpu --extra postgresql pyproject.toml -o $(REQUIREMENTS)/cpu.txt
+	$(LOCK) --extra gpu --extra postgresql pyproject.toml $(REQUIREMENTS)/gpu.in -o $(REQUIREMENTS)/gpu.txt
+	$(LOCK) --extra train --extra export --extra cpu pyproject.toml -o $(REQUIREMENTS)/train.txt
+	$(LOCK) $(REQUIREMENTS)/build.in -o $(REQUIREMENTS)/build.txt
 
 format: .venv/.installed
 	$(BIN)/ruff format .

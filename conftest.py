@@ -9,12 +9,15 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.support import postgresql
 from tests.support.networks import CameraNetwork
+from tests.support.programs_of_debian import find_program
 
 ROOT = Path(__file__).parent
 DATA = Path(os.environ.get("GVVAD_DATA", ROOT.parent / "shared" / "data"))
@@ -26,6 +29,8 @@ LIVE_TESTS = ROOT / "tests" / "e2e"
 LIVE = "live"
 POLITE = 10
 """Niceness of all other tests meanwhile."""
+
+"""Debian packages with a marker and a program of their own name."""
 
 # For the system's Python, which has GStreamer.
 collect_ignore = ["tests/support/gst_program.py", "tests/support/gst_server.py"]
@@ -64,39 +69,41 @@ def _is_live(item: pytest.Item) -> bool:
 def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:
     if item.get_closest_marker("long") and not long:
         return "long: runs with --long or CI=true"
-    if item.get_closest_marker("clips") and not DATA.is_dir():
-        return f"clips: no real clips at {DATA}; set GVVAD_DATA"
-    if item.get_closest_marker("gpu") and not Path("/dev/nvidiactl").exists():
-        return "gpu: no CUDA device"
-    if item.get_closest_marker("rtsp") and not _has_rtsp_server():
-        if IN_CI:
-            raise pytest.UsageError("gst-rtsp-server is not installed; run `make test-deps`")
-        return "rtsp: gst-rtsp-server is not installed; run `make test-deps`"
-    if item.get_closest_marker("faketime") and shutil.which("faketime") is None:
-        if IN_CI:
-            raise pytest.UsageError("faketime is not installed; run `make test-deps`")
-        return "faketime: it is not installed; run `make test-deps`"
-    if item.get_closest_marker("network") and (missing := _lacks_networks()):
-        if IN_CI:
-            raise pytest.UsageError(f"no network of its own for a camera: {missing}")
-        return f"network: {missing}"
+    for marker, missing in _NEEDS.items():
+        if item.get_closest_marker(marker) and (reason := missing()):
+            if IN_CI and marker not in _NOT_IN_CI:
+                raise pytest.UsageError(f"{marker}: {reason}")
+            return f"{marker}: {reason}"
     return None
 
 
+def _without(program: str) -> str:
+    return "" if find_program(program) else f"{program} is not installed; run `make test-deps`"
+
+
 @cache
-def _has_rtsp_server() -> bool:
+def _without_rtsp_server() -> str:
     probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
     try:
         command = ["/usr/bin/python3", "-c", probe]
         finished = subprocess.run(command, capture_output=True, timeout=30)
+        missing = finished.returncode != 0
     except OSError:
-        return False
-    return finished.returncode == 0
+        missing = True
+    return "gst-rtsp-server is not installed; run `make test-deps`" if missing else ""
 
 
 @cache
-def _lacks_networks() -> str:
-    """Why a camera can have no network of its own here; empty where it can."""
+def _without_roots() -> str:
+    if shutil.which("debootstrap") is None:
+        return "debootstrap is not installed; run `make test-deps`"
+    probe = ["unshare", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "x", "/mnt"]
+    finished = subprocess.run(probe, capture_output=True, text=True, timeout=30)
+    return f"mounts need root ({finished.stderr.strip()})" if finished.returncode else ""
+
+
+@cache
+def _without_networks() -> str:
     try:
         CameraNetwork().close()
     except FileNotFoundError:
@@ -104,6 +111,39 @@ def _lacks_networks() -> str:
     except AssertionError as error:
         return f"namespaces and filters need root and their kernel modules ({error})"
     return ""
+
+
+# Why tests that need it cannot run here, by marker; empty where they can.
+_NEEDS: dict[str, Callable[[], str]] = {
+    "clips": lambda: "" if DATA.is_dir() else f"no real clips at {DATA}; set GVVAD_DATA",
+    "gpu": lambda: "" if Path("/dev/nvidiactl").exists() else "no CUDA device",
+    "rtsp": _without_rtsp_server,
+    "faketime": lambda: _without("faketime"),
+    "network": _without_networks,
+    "prometheus": lambda: _without("prometheus") or _without("amtool"),
+    "debootstrap": _without_roots,
+    "systemd": lambda: _without("systemd-analyze"),
+    "postgresql": postgresql.lacks,
+    "mosquitto": lambda: _without("mosquitto"),
+}
+_NOT_IN_CI = {"clips", "gpu"}
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[postgresql.Cluster]:
+    """A PostgreSQL; only for tests marked `postgresql`."""
+    running = postgresql.Cluster()
+    yield running
+    running.remove()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a new database of each kind that the server knows."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    made: postgresql.Cluster = request.getfixturevalue("cluster")
+    return made.database()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ import torch
 
 from server.bundle import Bundle
 from server.contract import FEATURE, IMAGES, Image
-from server.engine.onnxruntime import EngineOptions, OnnxDetector
+from server.engine.choice import choice_of, load_engine
+from server.engine.flags import Device, EngineFlags, EngineName, telling_of_builds
 from training.encoders import ClipEncoder
 
 BUNDLE, PLAIN = "bundle", "plain ONNX Runtime"
@@ -38,13 +39,17 @@ class Plan:
         batches: windows at a time, each 1 or more.
         rounds: that take turns.
         seconds: that each turn lasts at least.
-        threads: of every contestant.
+        threads: of every contestant on the CPU.
+        engine: that runs the bundle; the same in a server.
+        device: where it runs the encoder; None for the engine's own.
     """
 
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     rounds: int = 3
     seconds: float = 1.0
     threads: int = 1
+    engine: EngineName = "onnxruntime"
+    device: Device | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +61,17 @@ class Figure:
         batch: windows at a time.
         images_per_second: median over rounds.
         latency_seconds: of a batch, median over rounds.
-        peak_share: of the machine's rate of matrix products, median over rounds.
+        peak_share: of the CPU's rate of matrix products, median over rounds; None on a GPU.
         ratio: of its rate to plain ONNX Runtime's, median over rounds; above one is faster.
+            None where that one cannot run.
     """
 
     name: str
     batch: int
     images_per_second: float
     latency_seconds: float
-    peak_share: float
-    ratio: float
+    peak_share: float | None
+    ratio: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +81,14 @@ class Contestant:
     Attributes:
         name: as it is told.
         encode: images (B, S, H, W, 3) to features.
-        bytes: of memory that it took to load and to run once; about.
+        bytes: of the machine's own memory that it took to load and to run once; about.
+        device: where it computes.
     """
 
     name: str
     encode: Encode
     bytes: int
+    device: str = "cpu"
 
 
 def contestants(
@@ -91,21 +99,23 @@ def contestants(
     Args:
         bundle: to be measured.
         model: open_clip's name and weights of the same tower, or None to leave torch out.
-        plan: threads.
+        plan: threads, and the engine that runs the bundle.
 
     Returns:
         Contestants; why others cannot run, by name.
+
+    Raises:
+        EngineError: the engine asked for cannot run the bundle.
     """
     torch.set_num_threads(plan.threads)
     loads: dict[str, Callable[[], Encode]] = {
-        BUNDLE: lambda: OnnxDetector(bundle, EngineOptions(threads=plan.threads)).encode,
-        PLAIN: lambda: _plain(bundle.encoder_path, plan.threads),
+        PLAIN: lambda: _plain(bundle.encoder_path, plan.threads)
     }
     if model is not None:
         sampled = bundle.manifest.window.sampled_frames
         loads[EAGER] = lambda: ClipEncoder(*model, sampled).encode
         loads[COMPILED] = lambda: _compiled(ClipEncoder(*model, sampled))
-    found, lacking = [], {}
+    found, lacking = [_served(bundle, plan)], {}
     one = images(bundle, 1)
     for name, load in loads.items():
         before = _resident_bytes()
@@ -118,6 +128,17 @@ def contestants(
         found.append(Contestant(name, encode, max(0, _resident_bytes() - before)))
     torch.set_num_threads(plan.threads)  # an encoder of ours sets one
     return found, lacking
+
+
+def _served(bundle: Bundle, plan: Plan) -> Contestant:
+    """The bundle as a server would run it."""
+    before = _resident_bytes()
+    flags = EngineFlags(plan.engine, plan.device, plan.threads)
+    with telling_of_builds():
+        engine = load_engine(bundle, choice_of(flags, max(plan.batches)))
+        engine.warm_up(1)
+    taken = max(0, _resident_bytes() - before)
+    return Contestant(BUNDLE, engine.encode, taken, engine.device)
 
 
 def _plain(path: Path, threads: int) -> Encode:
@@ -150,7 +171,7 @@ def measure(
     """Let everybody take turns.
 
     Args:
-        who: among them plain ONNX Runtime.
+        who: among them plain ONNX Runtime, where it can run.
         bundle: for the shape of its images.
         flops: of one window.
         plan: how long.
@@ -160,7 +181,7 @@ def measure(
     for batch in plan.batches:
         part = images(bundle, batch)
         turns = [_round(who, part, plan.seconds, tick) for _ in range(plan.rounds)]
-        found += [_figure(one.name, part, turns, flops) for one in who]
+        found += [_figure(one, part, turns, flops) for one in who]
     return found
 
 
@@ -198,16 +219,23 @@ def peak_flops() -> float:
     return 2.0 * _PRODUCT**3 / best
 
 
-def _figure(name: str, part: Image, turns: Sequence[_Turns], flops: float) -> Figure:
+def _figure(who: Contestant, part: Image, turns: Sequence[_Turns], flops: float) -> Figure:
     batch, sampled = part.shape[:2]
-    seconds = median(turn.seconds[name] for turn in turns)
+    taken = [turn.seconds[who.name] for turn in turns]
+    seconds = median(taken)
+    share = median(flops * batch / one / turn.peak for one, turn in zip(taken, turns, strict=True))
+    ratios = [
+        turn.seconds[PLAIN] / one
+        for one, turn in zip(taken, turns, strict=True)
+        if PLAIN in turn.seconds
+    ]
     return Figure(
-        name=name,
+        name=who.name,
         batch=batch,
         images_per_second=batch * sampled / seconds,
         latency_seconds=seconds,
-        peak_share=median(flops * batch / turn.seconds[name] / turn.peak for turn in turns),
-        ratio=median(turn.seconds[PLAIN] / turn.seconds[name] for turn in turns),
+        peak_share=share if who.device == "cpu" else None,
+        ratio=median(ratios) if ratios else None,
     )
 
 

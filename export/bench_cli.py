@@ -15,6 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from export.bench import Contestant, Figure, Plan, contestants, measure
 from export.flops import graph_flops
 from server.bundle import load_bundle
+from server.engine.flags import add_engine_flags
 from training.clips import TrainingError
 
 MOST_BATCH = 1024
@@ -45,8 +46,9 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--threads",
         type=int,
         default=os.cpu_count() or 1,
-        help="of every contestant (default all %(default)s cores)",
+        help="of every contestant on the CPU (default all %(default)s cores)",
     )
+    add_engine_flags(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
 
@@ -55,6 +57,7 @@ def run_bench(options: argparse.Namespace) -> None:
 
     Raises:
         TrainingError, BundleError: flags, bundle or model cannot be used.
+        EngineError: the engine asked for cannot run the bundle.
     """
     if not all(1 <= batch <= MOST_BATCH for batch in options.batch):
         raise TrainingError(f"--batch ({options.batch}) must be 1 to {MOST_BATCH} each")
@@ -67,7 +70,14 @@ def run_bench(options: argparse.Namespace) -> None:
     bundle = load_bundle(options.directory)
     model = None if options.model is None else (options.model, options.pretrained)
     batches = tuple(sorted(set(options.batch)))
-    plan = Plan(batches, options.rounds, options.seconds, options.threads)
+    plan = Plan(
+        batches,
+        options.rounds,
+        options.seconds,
+        options.threads,
+        options.engine or "onnxruntime",
+        options.device,
+    )
     who, lacking = contestants(bundle, model, plan)
     flops = graph_flops(bundle.encoder_path)
     turns = len(batches) * plan.rounds * len(who)
@@ -77,7 +87,12 @@ def run_bench(options: argparse.Namespace) -> None:
         print(f"left out {name}: {reason}", file=sys.stderr)
     if options.json:
         memory = {one.name: one.bytes for one in who}
-        content = {"bundle": bundle.bundle_id, "gflop_a_window": flops / 1e9, "bytes": memory}
+        content = {
+            "bundle": bundle.bundle_id,
+            "gflop_a_window": flops / 1e9,
+            "bytes": memory,
+            "devices": {one.name: one.device for one in who},
+        }
         print(json.dumps(content | {"figures": [asdict(one) for one in found]}))
         return
     _tell(found, who, flops)
@@ -87,9 +102,12 @@ def _tell(found: Sequence[Figure], who: Sequence[Contestant], flops: float) -> N
     print(f"{flops / 1e9:.1f} GFLOP a window; share: of this machine's own matrix products in fp32")
     print(f"{'':20} {'batch':>5} {'images/s':>9} {'latency':>10} {'share':>6} {'x plain':>8}")
     for one in found:
+        share = "-" if one.peak_share is None else f"{100 * one.peak_share:.0f}%"
+        ratio = "-" if one.ratio is None else f"{one.ratio:.2f}"
         print(
             f"{one.name:20} {one.batch:5} {one.images_per_second:9.2f} "
-            f"{1e3 * one.latency_seconds:7.1f} ms {100 * one.peak_share:5.0f}% {one.ratio:8.2f}"
+            f"{1e3 * one.latency_seconds:7.1f} ms {share:>6} {ratio:>8}"
         )
     for contestant in who:
-        print(f"{contestant.name:20} about {contestant.bytes / 1e6:.0f} MB to load and run once")
+        told = f"about {contestant.bytes / 1e6:.0f} MB to load and run once"
+        print(f"{contestant.name:20} on {contestant.device}, {told}")

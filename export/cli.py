@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from export.bench_cli import add_bench, run_bench
+from export.engines import EVERY_ENGINE
 from export.parity_cli import add_parity, run_parity, tell, wants_parity
 from server.bundle import BundleError
 from server.contract import WINDOW_FRAMES
+from server.engine.flags import (
+    EngineFlags,
+    add_engine_flags,
+    add_threads_flag,
+    read_engine_flags,
+)
 from server.engine.onnxruntime import EngineError
 from training.bank import load_bank
 from training.checkpoint import load_checkpoint
@@ -86,13 +93,16 @@ def _parser() -> argparse.ArgumentParser:
         help="check hashes, shapes and numbers of a bundle",
         description="Check a bundle's hashes and shapes and that its scores do not depend on "
         "the batch; with --checkpoint also that features and a thousand steps of scores equal "
-        "torch's within 1e-4; with --head the same of the scores alone.",
+        "torch's within 1e-4; with --head the same of the scores alone. With --reference or "
+        "--model features are compared too, by every engine that runs here.",
     )
     two.add_argument("directory", metavar="DIR", type=Path, help="the bundle")
     made_of = two.add_mutually_exclusive_group()
     made_of.add_argument("--checkpoint", type=Path, help="what it was exported from")
     made_of.add_argument("--head", type=Path, help="the run on features that it was exported from")
     add_parity(two)
+    add_engine_flags(two, "every one that can run the bundle here")
+    add_threads_flag(two)
     two.add_argument("--json", action="store_true", help="print one JSON object")
     _add_encoder(commands)
     add_bench(commands)
@@ -110,21 +120,21 @@ def _add_tower(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "bf16", "int8"),
-        help="of the tower; bf16 for tensorrt alone (fp32)",
+        choices=("fp32", "fp16", "bf16", "int8", "fp8"),
+        help="of the tower; bf16 and fp8 for tensorrt alone (fp32)",
     )
     group.add_argument(
         "--calibrate",
         type=Path,
         metavar="CLIPS",
-        help="with int8: folder of real footage, to find ranges by and to judge the outcome",
+        help="with int8 and fp8: folder of real footage, to find ranges and to judge by",
     )
     group.add_argument(
         "--min-cosine",
         type=float,
         metavar="COSINE",
-        help="with int8: to the features in fp32; what costs most stays fp32 until it is "
-        "reached (0.995)",
+        help="with int8 and fp8: to the features in fp32; what costs most is not rounded until "
+        "it is reached (0.995)",
     )
 
 
@@ -221,12 +231,14 @@ def _tower(options: argparse.Namespace, stages: Stages) -> EncoderSource:
     if not 1 <= frames <= WINDOW_FRAMES:
         raise TrainingError(f"--frames ({frames}) must be 1 to {WINDOW_FRAMES}")
     for name in ("calibrate", "min_cosine"):
-        if getattr(options, name) is not None and form.precision != "int8":
-            raise TrainingError(f"--{name.replace('_', '-')} goes with --precision int8 alone")
+        if getattr(options, name) is not None and not form.needs_rounding:
+            raise TrainingError(f"--{name.replace('_', '-')} goes with --precision int8 or fp8")
     rounding = None
-    if form.precision == "int8":
+    if form.needs_rounding:
         if options.calibrate is None:
-            raise TrainingError("--precision int8 needs --calibrate CLIPS, a folder of footage")
+            raise TrainingError(
+                f"--precision {form.precision} needs --calibrate CLIPS, a folder of footage"
+            )
         least = {} if options.min_cosine is None else {"min_cosine": options.min_cosine}
         rounding = Rounding(options.calibrate, **least)
     print("exporting the tower, minutes for a large one ...", file=sys.stderr)
@@ -261,9 +273,9 @@ def _verify(options: argparse.Namespace) -> None:
 
     checkpoint = load_checkpoint(options.checkpoint) if options.checkpoint else None
     run = load_run(options.head) if options.head else None
-    compares = wants_parity(options)
-    found = verify(options.directory, checkpoint, None if run is None else run.head)
-    compared = run_parity(options) if compares else None
+    compares, engines = wants_parity(options), _engines(options)
+    found = verify(options.directory, checkpoint, None if run is None else run.head, engines)
+    compared = run_parity(options, engines) if compares else None
     if options.json:
         told = {} if compared is None else {"compared": asdict(compared)}
         print(json.dumps(asdict(found) | told))
@@ -274,6 +286,15 @@ def _verify(options: argparse.Namespace) -> None:
     if compared is not None:
         tell(compared, options.directory)
     print("verified")
+
+
+def _engines(options: argparse.Namespace) -> tuple[EngineFlags, ...]:
+    if options.engine is None and options.device is None and options.threads is None:
+        return EVERY_ENGINE
+    try:
+        return (read_engine_flags(options),)
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
 
 
 _COMMANDS = {"bundle": _bundle, "encoder": _encoder, "verify": _verify, "bench": run_bench}

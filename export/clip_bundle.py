@@ -10,6 +10,7 @@ import numpy as np
 
 from export.bundle import graph_file
 from export.calibration import calibration_windows
+from export.qdq import EightBits
 from export.quantise import Quantised, Wanted, quantise
 from export.tower import Recognised, TowerForm, export_tower
 from server.bundle import EncoderPart, Precision
@@ -22,6 +23,7 @@ _FILES: dict[Precision, str] = {
     "bf16": "encoder.bf16.onnx",
     "int8": "encoder.int8-cpu.onnx",
     "int8-symmetric": "encoder.int8-trt.onnx",
+    "fp8": "encoder.fp8.onnx",
 }
 
 Told = Callable[[Recognised | Quantised], None]
@@ -46,12 +48,12 @@ class ClipSource:
     Args:
         encoder: the tower.
         form: engine and precision.
-        rounding: for int8, and for nothing else.
+        rounding: for int8 and fp8, and for nothing else.
         told: called with what was found.
         tick: told what is being done, how much of it is, and of how much.
 
     Raises:
-        TrainingError: int8 without clips.
+        TrainingError: 8 bits without clips.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class ClipSource:
         told: Told = lambda found: None,
         tick: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
-        if form.precision == "int8" and rounding is None:
-            raise TrainingError("int8 needs real frames to find ranges by; give --calibrate CLIPS")
+        if form.needs_rounding and rounding is None:
+            raise TrainingError(
+                f"{form.precision} needs real frames to find ranges by; give --calibrate CLIPS"
+            )
         self.id, self.called = encoder.id, encoder.name
         self.window, self.preprocess = encoder.window, encoder.preprocess
         self.feature_dim = _feature_dim(encoder)
@@ -79,10 +83,10 @@ class ClipSource:
         """
         precision = self._precision()
         graph = folder / _FILES[precision]
-        if self._rounding is None:
-            self._told(export_tower(self._encoder, self._form, graph))
+        if precision == "int8" or precision == "int8-symmetric" or precision == "fp8":
+            self._export_rounded(precision, graph)
         else:
-            self._export_rounded(self._rounding, graph)
+            self._told(export_tower(self._encoder, self._form, graph))
         part = EncoderPart(
             name=self._encoder.name,
             feature_dim=self.feature_dim,
@@ -91,8 +95,10 @@ class ClipSource:
         )
         return part, graph
 
-    def _export_rounded(self, rounding: Rounding, graph: Path) -> None:
-        wanted = Wanted(self._form.engine == "tensorrt", rounding.min_cosine)
+    def _export_rounded(self, kind: EightBits, graph: Path) -> None:
+        assert self._rounding is not None
+        rounding = self._rounding
+        wanted = Wanted(kind, rounding.min_cosine, self._encoder.encode)
         windows = calibration_windows(
             rounding.clips,
             self.window,

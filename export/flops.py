@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 from onnx import NodeProto, ValueInfoProto, shape_inference
+from onnxruntime.quantization.onnx_model import ONNXModel
 
 Shape = tuple[int, ...]
 
@@ -21,7 +22,10 @@ def graph_flops(path: Path) -> float:
     Args:
         path: an ONNX file whose first input's batch is its first dimension.
     """
-    model = onnx.load(path)
+    sorted_model = ONNXModel(onnx.load(path))
+    # A quantiser adds its nodes at the end, and nothing is inferred of what comes too early.
+    sorted_model.topological_sort()
+    model = sorted_model.model
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     del model.graph.value_info[:]  # they may say that the batch is any number
     inferred = shape_inference.infer_shapes(model, data_prop=True).graph

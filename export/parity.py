@@ -14,6 +14,7 @@ import numpy as np
 
 from server.bundle import Bundle, BundleError, Precision
 from server.contract import Feature, Image
+from server.engine.choice import Engine
 from server.ingest.video import SourceError, file_windows
 from server.metrics import pooled, roc_auc
 from server.preprocess import PreprocessSpec
@@ -28,11 +29,13 @@ LEAST_COSINE: dict[Precision, float] = {
     "bf16": 0.99,
     "int8": 0.99,
     "int8-symmetric": 0.99,
+    "fp8": 0.99,
 }
 MOST_ERROR_OF_FP32 = 1e-3
 """Of a number of a feature, for features of norm 10."""
 
-_BATCH = 4
+_EIGHT_BITS = ("int8", "int8-symmetric", "fp8")
+BATCH = 4
 _SEED = 11
 
 Encode = Callable[[Image], Feature]
@@ -158,8 +161,8 @@ def _compared(
     kind: str, encode: Encode, reference: Encode, images: Image, tick: Callable[[int], None]
 ) -> Parity:
     errors, cosines = [], []
-    for start in range(0, len(images), _BATCH):
-        part = np.ascontiguousarray(images[start : start + _BATCH])
+    for start in range(0, len(images), BATCH):
+        part = np.ascontiguousarray(images[start : start + BATCH])
         found, expected = encode(part), reference(part)
         if found.shape != expected.shape:
             raise BundleError(
@@ -173,22 +176,26 @@ def _compared(
     return Parity(kind, len(images), max(errors), float(np.mean(cosines)), min(cosines))
 
 
+def scored(
+    bundle: Bundle, manifest: Manifest, tick: Callable[[], None], engine: Engine | None = None
+) -> dict[str, VideoScores]:
+    """Videos by id, as the server would score them with that engine."""
+    videos, _ = by_bundle(bundle, manifest, list(manifest.rows), tick, engine)
+    return {video.row.id: video for video in videos}
+
+
 def effect(
-    bundle: Bundle, reference: Bundle, manifest: Manifest, tick: Callable[[], None]
+    threshold: float, reference: dict[str, VideoScores], ours: dict[str, VideoScores]
 ) -> Effect:
-    """Run both over the same videos, at the bundle's own threshold.
+    """What a bundle's scores of the same videos change, at its own threshold.
 
     Raises:
-        BundleError: no video can be scored by both.
+        BundleError: no video was scored by both.
     """
-    rows = list(manifest.rows)
-    ours = {video.row.id: video for video in by_bundle(bundle, manifest, rows, tick)[0]}
-    theirs = {video.row.id: video for video in by_bundle(reference, manifest, rows, tick)[0]}
-    shared = sorted(ours.keys() & theirs.keys())
+    shared = sorted(ours.keys() & reference.keys())
     if not shared:
-        raise BundleError(f"none of {len(rows)} clips can be scored; give a folder of whole clips")
-    threshold = bundle.manifest.threshold.value
-    pairs = [(theirs[name], ours[name]) for name in shared]
+        raise BundleError("no clip can be scored by both; give a folder of whole clips")
+    pairs = [(reference[name], ours[name]) for name in shared]
     change = max(float(np.abs(np.subtract(one.scores, other.scores)).max()) for one, other in pairs)
     alarms = [[len(video.alarms(threshold, 0.0)) for video in pair] for pair in pairs]
     calm = [not is_anomalous(pair[0].row) for pair in pairs]
@@ -217,14 +224,14 @@ def _auc(videos: Sequence[VideoScores]) -> float | None:
 def check(precision: Precision, found: Sequence[Parity]) -> None:
     """Refuse an encoder that is not what its precision promises.
 
-    Of int8 only real windows are judged: nobody quantises for noise.
+    Of 8 bits only real windows are judged: nobody quantises for noise.
 
     Raises:
         BundleError: a cosine is too low, or in fp32 an error too large.
     """
     least = LEAST_COSINE[precision]
     for one in found:
-        if precision.startswith("int8") and one.kind != REAL:
+        if precision in _EIGHT_BITS and one.kind != REAL:
             continue
         if not one.mean_cosine >= least:
             raise BundleError(

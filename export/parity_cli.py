@@ -11,7 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from export.engines import EVERY_ENGINE, Lacking, nothing_runs, running
 from export.parity import (
+    BATCH,
     REAL,
     Effect,
     Encode,
@@ -21,16 +23,38 @@ from export.parity import (
     hard_windows,
     parity,
     real_windows,
+    scored,
 )
-from server.bundle import Bundle, BundleError, load_bundle
+from server.bundle import Bundle, BundleError, Precision, load_bundle
+from server.contract import Image
+from server.engine.choice import Engine
+from server.engine.flags import EngineFlags
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from training.clips import TrainingError
 from training.encoders import EncoderChoice
 from training.manifest import Manifest, open_videos
+from training.scored import VideoScores
 
 REPORT, FIGURES = "verify.md", "verify.json"
 
 _REAL_WINDOWS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A bundle beside its reference, as one engine runs it.
+
+    Attributes:
+        engine: its name.
+        device: where it ran the encoder.
+        parity: by kind of windows.
+        effect: on clips; None where there are none, or the reference is no bundle.
+    """
+
+    engine: str
+    device: str
+    parity: tuple[Parity, ...]
+    effect: Effect | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +64,40 @@ class Compared:
     Attributes:
         bundle_id: sha256 of its manifest.
         precision: of its encoder.
-        engine: what ran it.
         reference: what it was compared with.
-        parity: by kind of windows.
-        effect: on clips; None where there are none, or the reference is no bundle.
+        engines: that ran it.
+        lacking: engines that cannot run it here.
     """
 
     bundle_id: str
     precision: str
-    engine: str
     reference: str
-    parity: tuple[Parity, ...]
-    effect: Effect | None
+    engines: tuple[Outcome, ...]
+    lacking: tuple[Lacking, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What every engine is put through."""
+
+    bundle: Bundle
+    windows: dict[str, Image]
+    reference: Encode
+    clips: Manifest | None
+    scores: dict[str, VideoScores] | None
+
+    def outcome(self, engine: Engine) -> Outcome:
+        told = f"{engine.name} on {engine.device}"
+        total = sum(len(images) for images in self.windows.values())
+        with tqdm(total=total, desc=f"features, {told}", unit="window", disable=None) as bar:
+            found = parity(engine.encode, self.reference, self.windows, bar.update)
+        return Outcome(engine.name, engine.device, tuple(found), self._effect(engine, told))
+
+    def _effect(self, engine: Engine, told: str) -> Effect | None:
+        if self.clips is None or self.scores is None:
+            return None
+        ours = _scored(self.bundle, self.clips, told, engine)
+        return effect(self.bundle.manifest.threshold.value, self.scores, ours)
 
 
 def add_parity(parser: argparse.ArgumentParser) -> None:
@@ -82,12 +128,15 @@ def wants_parity(options: argparse.Namespace) -> bool:
     return asked
 
 
-def run_parity(options: argparse.Namespace) -> Compared:
+def run_parity(
+    options: argparse.Namespace, engines: Sequence[EngineFlags] = EVERY_ENGINE
+) -> Compared:
     """Compare, write the report, refuse what is too far off.
 
     Raises:
         TrainingError, BundleError: the reference cannot be had, or the bundle is too far off;
             the report is there then as well.
+        EngineError: no engine can run it here.
     """
     bundle = load_bundle(options.directory)
     clips = None if options.backtest is None else open_videos(options.backtest)
@@ -95,22 +144,38 @@ def run_parity(options: argparse.Namespace) -> Compared:
     if clips is not None:
         paths = [clips.file(str(row.video)) for row in clips.rows if row.video is not None]
         windows[REAL] = real_windows(paths, bundle, _REAL_WINDOWS)
-    total = sum(len(images) for images in windows.values())
-    engine = OnnxDetector(bundle, EngineOptions())
     name, reference = _reference(options, bundle)
-    with tqdm(total=total, desc="features", unit="window", disable=None) as bar:
-        found = parity(engine.encode, reference, windows, bar.update)
-    compared = Compared(
-        bundle.bundle_id,
-        bundle.manifest.encoder.graph.precision,
-        engine.name,
-        name,
-        tuple(found),
-        _effect(options, bundle, clips),
-    )
+    scores = None
+    if clips is not None and options.reference is not None:
+        scores = _scored(load_bundle(options.reference), clips, "the reference")
+    outcomes, lacking = _by_engine(_Task(bundle, windows, reference, clips, scores), engines)
+    precision = bundle.manifest.encoder.graph.precision
+    compared = Compared(bundle.bundle_id, precision, name, tuple(outcomes), tuple(lacking))
     _write(options.directory, compared)
-    check(bundle.manifest.encoder.graph.precision, found)
+    for outcome in outcomes:
+        _check(precision, outcome)
     return compared
+
+
+def _by_engine(task: _Task, engines: Sequence[EngineFlags]) -> tuple[list[Outcome], list[Lacking]]:
+    outcomes: list[Outcome] = []
+    lacking: list[Lacking] = []
+    for flags in engines:
+        with running(task.bundle, flags, BATCH) as found:
+            if isinstance(found, Lacking):
+                lacking.append(found)
+            else:
+                outcomes.append(task.outcome(found))
+    if not outcomes:
+        raise nothing_runs(task.bundle, lacking)
+    return outcomes, lacking
+
+
+def _check(precision: Precision, outcome: Outcome) -> None:
+    try:
+        check(precision, outcome.parity)
+    except BundleError as error:
+        raise BundleError(f"run by {outcome.engine} on {outcome.device}: {error}") from None
 
 
 def _reference(options: argparse.Namespace, bundle: Bundle) -> tuple[str, Encode]:
@@ -131,11 +196,11 @@ def _reference(options: argparse.Namespace, bundle: Bundle) -> tuple[str, Encode
     return f"torch, {Path(options.model).name}", choice.load().encode
 
 
-def _effect(options: argparse.Namespace, bundle: Bundle, clips: Manifest | None) -> Effect | None:
-    if clips is None or options.reference is None:
-        return None
-    with tqdm(total=2 * len(clips.rows), desc="clips", unit="clip", disable=None) as bar:
-        return effect(bundle, load_bundle(options.reference), clips, bar.update)
+def _scored(
+    bundle: Bundle, clips: Manifest, told: str, engine: Engine | None = None
+) -> dict[str, VideoScores]:
+    with tqdm(total=len(clips.rows), desc=f"clips, {told}", unit="clip", disable=None) as bar:
+        return scored(bundle, clips, bar.update, engine)
 
 
 def _write(directory: Path, found: Compared) -> None:
@@ -152,11 +217,14 @@ def markdown(found: Compared) -> str:
     """The report."""
     parts = [
         "# Verified against a reference",
-        f"Bundle `{found.bundle_id[:12]}`, {found.precision}, run by {found.engine}; reference: "
-        f"{found.reference}. Errors are the largest difference of a number of a feature.",
-        _parity_table(found.parity),
-        *([] if found.effect is None else [_effect_table(found.effect)]),
+        f"Bundle `{found.bundle_id[:12]}`, {found.precision}; reference: {found.reference}. "
+        "Errors are the largest difference of a number of a feature.",
     ]
+    for one in found.engines:
+        parts += [f"## {one.engine} on {one.device}", _parity_table(one.parity)]
+        parts += [] if one.effect is None else [_effect_table(one.effect)]
+    if found.lacking:
+        parts += ["## Not run", "\n".join(f"- {one}" for one in found.lacking)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -192,6 +260,15 @@ def _figure(value: float | None) -> str:
 
 def tell(found: Compared, directory: Path) -> None:
     """Print what was found."""
+    for outcome in found.engines:
+        print(f"{outcome.engine} on {outcome.device}")
+        _tell_outcome(outcome)
+    for lacking in found.lacking:
+        print(f"not run: {lacking}")
+    print(f"report in {directory / REPORT}", file=sys.stderr)
+
+
+def _tell_outcome(found: Outcome) -> None:
     for one in found.parity:
         print(
             f"{one.kind:14} cosine {one.mean_cosine:.6f} (lowest {one.min_cosine:.6f}), "
@@ -202,4 +279,3 @@ def tell(found: Compared, directory: Path) -> None:
             f"AUC {_figure(found.effect.reference_auc)} -> {_figure(found.effect.auc)}, opened "
             f"events {found.effect.reference_alarms} -> {found.effect.alarms}"
         )
-    print(f"report in {directory / REPORT}", file=sys.stderr)

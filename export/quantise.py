@@ -1,8 +1,9 @@
 """A graph's multiplications in 8 bits, by ranges found on real pictures.
 
 Weights have a scale a channel, activations one a tensor; what lies between the
-multiplications stays float32. Which of them cannot be spared is measured, not guessed: where
-the features are too far from the original's, those that cost most stay float32 as well.
+multiplications keeps the graph's own type. Which of them cannot be rounded is measured, not
+guessed: where the features are too far from the original's, those that cost most stay as they
+are.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ import onnxruntime as ort
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
-    QDQQuantizer,
-    QuantType,
     create_calibrator,
     quant_pre_process,
 )
 
 from export.calibration import Windows
+from export.qdq import TYPES, EightBits, multiplications, rounded, widened
 from server.contract import FEATURE, IMAGES, Feature, Image
 from training.clips import TrainingError
 
@@ -43,10 +43,9 @@ with more it takes minutes a layer.
 """
 
 MOST_SPARED = 0.5
-"""Share of the groups that may stay float32; beyond it 8 bits are not worth their loss."""
+"""Share of the groups that may stay as they are; beyond it 8 bits are not worth their loss."""
 
 _PROBES = 8
-_TYPES = ("MatMul", "Gemm", "Conv")
 
 Tick = Callable[[str, int, int], None]
 """Told what is being done, how much of it is, and of how much."""
@@ -57,13 +56,15 @@ class Wanted:
     """What is asked of a quantised graph.
 
     Attributes:
-        symmetric: signed activations without a zero point, as TensorRT demands; else unsigned
-            ones with one, the only kind that CPUs multiply fast.
+        kind: of 8 bits: the first is the only one that CPUs multiply fast, TensorRT takes
+            the others.
         min_cosine: mean cosine to the original's features on held-out windows, under 1.
+        original: whose features those are; None for the graph that is quantised.
     """
 
-    symmetric: bool
+    kind: EightBits
     min_cosine: float = 0.995
+    original: Callable[[Image], Feature] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.min_cosine < 1:
@@ -78,7 +79,7 @@ class Quantised:
         cosine: mean, to the original's features on held-out windows.
         method: by which ranges were found.
         multiplications: with constant weights, that the graph has.
-        spared: names of those that stay float32, the most sensitive first.
+        spared: names of those that are not rounded, the most sensitive first.
     """
 
     cosine: float
@@ -87,7 +88,7 @@ class Quantised:
     spared: tuple[str, ...]
 
     def __str__(self) -> str:
-        kept = f"; float32 stay {', '.join(self.spared)}" if self.spared else ""
+        kept = f"; not rounded: {', '.join(self.spared)}" if self.spared else ""
         return (
             f"{self.multiplications - len(self.spared)} of {self.multiplications} multiplications "
             f"in 8 bits, cosine {self.cosine:.5f} by {self.method}{kept}"
@@ -104,7 +105,7 @@ def quantise(
     """Write a graph's quantised form.
 
     Args:
-        source: an encoder in fp32.
+        source: an encoder; in fp32 for CPUs, for TensorRT in fp32 or fp16.
         target: where it goes.
         windows: real ones.
         wanted: the kind, and how near it must stay.
@@ -114,11 +115,8 @@ def quantise(
         TrainingError: nothing can be quantised, or the cosine cannot be reached.
     """
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch, _quiet():
-        prepared = Path(scratch) / "prepared.onnx"
-        # Symbolic inference knows no attention node; ONNX's own suffices here.
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        quantiser = _Quantiser(prepared, wanted.symmetric)
-        judge = _Judge(_features(str(source), windows.held_out), windows.held_out)
+        quantiser = _Quantiser(source, wanted.kind, Path(scratch))
+        judge = _Judge(_expected(source, windows.held_out, wanted), windows.held_out, wanted.kind)
         tried = {}
         for method in METHODS:
             ranges = quantiser.ranges(method, windows.calibration, tick)
@@ -127,7 +125,7 @@ def quantise(
         cosine, ranges = tried[method]
         spared: tuple[str, ...] = ()
         if not cosine >= wanted.min_cosine:
-            order = _by_cost(quantiser.model(ranges, ()), onnx.load(prepared), judge, tick)
+            order = _by_cost(quantiser.model(ranges, ()), quantiser.exact(), judge, tick)
             spared, cosine = _fewest(
                 order, lambda names: judge.cosine(quantiser.model(ranges, names)), wanted, tick
             )
@@ -138,41 +136,54 @@ def quantise(
 class _Judge:
     """Compares features with the original's."""
 
-    def __init__(self, expected: Feature, images: Image) -> None:
-        self._expected, self._images = expected, images
+    def __init__(self, expected: Feature, images: Image, kind: EightBits) -> None:
+        self._expected, self._images, self._kind = expected, images, kind
 
     def cosine(self, model: bytes, most: int | None = None) -> float:
         """Mean over the windows, or over so many of them."""
         step = 1 if most is None else max(1, len(self._images) // most)
-        found = _features(model, self._images[::step][:most])
+        # What is meant for TensorRT is reckoned as it stands: a CPU's own form of it is slower.
+        found = _features(model, self._images[::step][:most], as_it_stands=self._kind != "int8")
         return float(_cosines(found, self._expected[::step][:most]).mean())
 
 
 class _Quantiser:
-    """One prepared graph, quantised again and again.
+    """One graph, quantised again and again.
+
+    Args:
+        source: the graph.
+        kind: of 8 bits.
+        scratch: an empty folder for its other forms.
 
     Attributes:
-        nodes: names of the multiplications whose weights are constant.
+        nodes: names of the multiplications that may be rounded.
     """
 
-    def __init__(self, prepared: Path, symmetric: bool) -> None:
-        self._prepared, self._symmetric = prepared, symmetric
-        graph = onnx.load(prepared, load_external_data=False).graph
-        constants = {one.name for one in graph.initializer}
-        nodes = [n for n in graph.node if n.op_type in _TYPES and n.input[1] in constants]
-        # The first convolution sees the picture itself; a tower of patches has no other.
-        first = next((n.name for n in nodes if n.op_type == "Conv"), None)
-        self.nodes = [node.name for node in nodes if node.name != first]
+    def __init__(self, source: Path, kind: EightBits, scratch: Path) -> None:
+        self._exact, self._calibrated = source, scratch / "calibrated.onnx"
+        self._kind: EightBits = kind
+        if kind == "int8":
+            # Symbolic inference knows no attention node; ONNX's own suffices here.
+            quant_pre_process(source, self._calibrated, skip_symbolic_shape=True)
+            self._exact = self._calibrated
+        else:
+            # Histograms need float32, and CPUs multiply nothing else in good time.
+            onnx.save(widened(onnx.load(source)), self._calibrated)
+        self.nodes = multiplications(onnx.load(self._exact).graph, kind)
         if not self.nodes:
             raise TrainingError("the tower has no multiplication by constant weights to quantise")
+
+    def exact(self) -> onnx.ModelProto:
+        """The graph that is rounded, whole."""
+        return onnx.load(self._exact)
 
     def ranges(self, method: str, images: Image, tick: Tick) -> Any:
         """Of every tensor that a multiplication reads; one window at a time, so memory lasts."""
         kind, options = METHODS[method]
-        with tempfile.TemporaryDirectory(dir=self._prepared.parent) as scratch:
+        with tempfile.TemporaryDirectory(dir=self._calibrated.parent) as scratch:
             augmented = str(Path(scratch) / "augmented.onnx")
             calibrator = create_calibrator(
-                self._prepared, _TYPES, augmented, kind, extra_options=options
+                self._calibrated, TYPES, augmented, kind, extra_options=options
             )
             for done, window in enumerate(images, start=1):
                 calibrator.collect_data(_One(window))
@@ -181,30 +192,8 @@ class _Quantiser:
 
     def model(self, ranges: Any, spared: Sequence[str]) -> bytes:
         """The quantised graph, those named left as they are."""
-        kind = QuantType.QInt8 if self._symmetric else QuantType.QUInt8
-        options = {
-            "ActivationSymmetric": self._symmetric,
-            # Sums stay float32: what follows a multiplication needs their digits.
-            "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
-            "QuantizeBias": False,  # TensorRT has no 32-bit integers to dequantise
-        }
-        chosen = [name for name in self.nodes if name not in spared]
-        quantizer = QDQQuantizer(
-            onnx.load(self._prepared),
-            per_channel=True,
-            reduce_range=False,
-            weight_qType=QuantType.QInt8,
-            activation_qType=kind,
-            tensors_range=ranges,
-            nodes_to_quantize=chosen,
-            nodes_to_exclude=[],
-            op_types_to_quantize=_TYPES,
-            extra_options=options,
-        )
-        quantizer.quantize_model()
-        model: onnx.ModelProto = quantizer.model.model
-        _forget_unused_domains(model)
-        return bytes(model.SerializeToString())
+        chosen = frozenset(self.nodes).difference(spared)
+        return rounded(self.exact(), chosen, ranges, self._kind)
 
 
 class _One(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
@@ -218,25 +207,25 @@ class _One(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no t
 
 
 def _by_cost(
-    model: bytes, prepared: onnx.ModelProto, judge: _Judge, tick: Tick
+    model: bytes, exact: onnx.ModelProto, judge: _Judge, tick: Tick
 ) -> list[tuple[str, ...]]:
     """Groups of multiplications that read one tensor, the most costly first.
 
     A group's cost is how much nearer the features come when it alone is not rounded.
     """
-    rounded = onnx.ModelProto.FromString(model)
-    exact = {node.name: list(node.input) for node in prepared.graph.node}
-    weights = {one.name: one for one in prepared.graph.initializer}
-    groups = _groups(rounded.graph)
+    whole = onnx.ModelProto.FromString(model)
+    inputs_of = {node.name: list(node.input) for node in exact.graph.node}
+    weights = {one.name: one for one in exact.graph.initializer}
+    groups = _groups(whole.graph)
     cosines = {}
     for done, nodes in enumerate(groups, start=1):
         inputs = [list(node.input) for node in nodes]
         for node in nodes:
-            node.input[:2] = exact[node.name][:2]
-            rounded.graph.initializer.append(weights[node.input[1]])
+            node.input[:2] = inputs_of[node.name][:2]
+            whole.graph.initializer.append(weights[node.input[1]])
         names = tuple(node.name for node in nodes)
-        cosines[names] = judge.cosine(bytes(rounded.SerializeToString()), _PROBES)
-        del rounded.graph.initializer[-len(nodes) :]
+        cosines[names] = judge.cosine(bytes(whole.SerializeToString()), _PROBES)
+        del whole.graph.initializer[-len(nodes) :]
         for node, before in zip(nodes, inputs, strict=True):
             node.input[:] = before
         tick("what each costs", done, len(groups))
@@ -245,10 +234,10 @@ def _by_cost(
 
 def _groups(graph: onnx.GraphProto) -> list[list[onnx.NodeProto]]:
     """Quantised multiplications, those together that read the same rounded tensor."""
-    rounded = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    back = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
     groups: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        if node.op_type in _TYPES and rounded.issuperset(node.input[:2]):
+        if node.op_type in TYPES and back.issuperset(node.input[:2]):
             groups.setdefault(node.input[0], []).append(node)
     return list(groups.values())
 
@@ -271,7 +260,7 @@ def _fewest(
     if not reached(most):
         raise TrainingError(
             f"--min-cosine {wanted.min_cosine} cannot be reached: {found[most]:.5f} is, with the "
-            f"{most} most sensitive of {len(order)} groups of multiplications in float32; lower "
+            f"{most} most sensitive of {len(order)} groups of multiplications not rounded; lower "
             "it, give more clips to --calibrate, or take another precision"
         )
     low, high = 0, most
@@ -285,9 +274,17 @@ def _names(groups: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(name for group in groups for name in group)
 
 
-def _features(model: bytes | str, images: Image) -> Feature:
+def _expected(source: Path, images: Image, wanted: Wanted) -> Feature:
+    if wanted.original is None:
+        return _features(str(source), images)
+    return np.concatenate([wanted.original(window[None]) for window in images])
+
+
+def _features(model: bytes | str, images: Image, *, as_it_stands: bool = False) -> Feature:
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    if as_it_stands:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     found = [session.run([FEATURE], {IMAGES: window[None]})[0] for window in images]
     return np.concatenate(found)
@@ -297,14 +294,6 @@ def _cosines(found: Feature, expected: Feature) -> Feature:
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
     cosines: Feature = (found * expected).sum(1) / norms
     return cosines
-
-
-def _forget_unused_domains(model: onnx.ModelProto) -> None:
-    """ONNX Runtime's optimiser declares every set of operators that it knows of."""
-    used = {node.domain for node in model.graph.node}
-    kept = [one for one in model.opset_import if one.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)
 
 
 @contextlib.contextmanager

@@ -26,11 +26,11 @@ from training.clips import TrainingError
 from training.encoders import ClipEncoder, ClipWindows, Normalised, pooled
 
 EngineName = Literal["onnxruntime", "tensorrt"]
-Exactness = Literal["fp32", "fp16", "bf16", "int8"]
+Exactness = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
 PRECISIONS: dict[EngineName, tuple[Exactness, ...]] = {
     "onnxruntime": ("fp32", "fp16", "int8"),
-    "tensorrt": ("fp32", "fp16", "bf16", "int8"),
+    "tensorrt": ("fp32", "fp16", "bf16", "int8", "fp8"),
 }
 """What each engine runs; the CPU of ONNX Runtime lacks most operators in bf16."""
 
@@ -64,9 +64,21 @@ class TowerForm:
             raise TrainingError(f"--engine {self.engine} has no {self.precision}; there are: {has}")
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the graph before anything in it is rounded to 8 bits."""
+        if self.needs_rounding and self.engine == "tensorrt":
+            return torch.float16
+        return _DTYPES.get(self.precision, torch.float32)
+
+    @property
+    def needs_rounding(self) -> bool:
+        """Whether the graph is to be quantised by ranges that real pictures have."""
+        return self.precision in ("int8", "fp8")
+
+    @property
     def has_attention_node(self) -> bool:
         """TensorRT has no kernel for the node in fp32, but fuses what is written out."""
-        return self.engine == "onnxruntime" or self.precision in _DTYPES
+        return self.engine == "onnxruntime" or self.dtype != torch.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,7 @@ class Recognised:
 def export_tower(encoder: ClipEncoder, form: TowerForm, path: Path) -> Recognised:
     """Write images (B, S, H, W, 3) uint8 -> feature (B, D) float32.
 
-    A graph that is to be quantised is written in fp32.
+    A graph that is to be quantised is written in fp32, for TensorRT in fp16.
 
     Args:
         encoder: whose tower; it stays as it is.
@@ -106,10 +118,9 @@ def export_tower(encoder: ClipEncoder, form: TowerForm, path: Path) -> Recognise
     Raises:
         TrainingError: the tower is larger than an ONNX file can be.
     """
-    dtype = _DTYPES.get(form.precision, torch.float32)
-    _check_size(encoder, dtype)
+    _check_size(encoder, form.dtype)
     attend = functional.scaled_dot_product_attention if form.has_attention_node else written_out
-    tower = _copied(encoder.tower, dtype)
+    tower = _copied(encoder.tower, form.dtype)
     attentions = replace_attention(tower, attend)
     fold_normalisation(tower)
     opset = _ATTENTION_OPSET if form.has_attention_node else OPSET

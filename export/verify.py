@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from export.engines import EVERY_ENGINE, first_running
 from export.steps import step_of
 from server.bundle import Bundle, BundleError, load_bundle
-from server.engine.onnxruntime import EngineOptions, OnnxDetector
+from server.engine.choice import Engine
+from server.engine.flags import EngineFlags
 from training.checkpoint import Checkpoint
 from training.encoder import Encoder
 from training.head_run import AnyHead
@@ -46,7 +49,10 @@ class Verification:
 
 
 def verify(
-    directory: Path, checkpoint: Checkpoint | None, head: AnyHead | None = None
+    directory: Path,
+    checkpoint: Checkpoint | None,
+    head: AnyHead | None = None,
+    engines: Sequence[EngineFlags] = EVERY_ENGINE,
 ) -> Verification:
     """Verify a bundle.
 
@@ -55,23 +61,26 @@ def verify(
         checkpoint: what it was exported from; without it only what the bundle
             says of itself is checked.
         head: the one that it was exported from, where its encoder is another bundle's.
+        engines: the first of them that can run the bundle does.
 
     Raises:
         BundleError: a file, a shape or a number is not as it should be.
+        EngineError: none can run it.
     """
     bundle = load_bundle(directory)
-    engine = OnnxDetector(bundle, EngineOptions(threads=1))
     windows = moving_windows(bundle)
-    features = engine.encode(windows)
+    with first_running(bundle, engines, _WINDOWS) as engine:
+        features = engine.encode(windows)
+        streams = feature_streams(features)
+        scores = _onnx_scores(engine, streams)
+        alone = _onnx_scores(engine, streams[:, :1])
     norms = np.linalg.norm(features, axis=1)
     scale = bundle.manifest.encoder.feature_scale
-    streams = feature_streams(features)
-    scores = _onnx_scores(engine, streams)
     found = Verification(
         bundle_id=bundle.bundle_id,
         bytes=sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()),
         norm_error=float(np.abs(norms - scale).max()),
-        batch_error=float(np.abs(_onnx_scores(engine, streams[:, :1]) - scores[:, :1]).max()),
+        batch_error=float(np.abs(alone - scores[:, :1]).max()),
         feature_error=None,
         score_error=None,
     )
@@ -111,7 +120,7 @@ def feature_streams(features: np.ndarray) -> np.ndarray:
     return streams
 
 
-def _onnx_scores(engine: OnnxDetector, streams: np.ndarray) -> np.ndarray:
+def _onnx_scores(engine: Engine, streams: np.ndarray) -> np.ndarray:
     """(steps, streams) scores from zero states."""
     batch = streams.shape[1]
     state = {name: np.repeat(zero, batch, axis=0) for name, zero in engine.zero_state().items()}

@@ -1,19 +1,18 @@
-"""Scores to events to alerts; pure.
+"""What alerts are, and by which policy scores become some; pure.
 
-An event opens at the open threshold and closes only below the lower close
-threshold (hysteresis). It becomes an alert once it has lasted the minimum
-duration. A gap in the stream closes what is open: nothing is known beyond it. So
-does a clock that was set: an alert's times are all of one clock, so that it lasts
-as long as they say and never a negative time.
+`server.alert_machine` applies the policy.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass
 from enum import Enum
 
 from server.bank import Explanation
+from server.schedule import NEVER_QUIET, Schedule
+from server.tuning import AlertTuning
 
 CLOSE_RATIO = 0.8
 """Default close threshold as a share of the open threshold."""
@@ -21,12 +20,15 @@ CLOSE_RATIO = 0.8
 MIN_DURATION_SECONDS = 2.0
 """Default minimum duration: one window of the embedded default is not an event yet."""
 
+MERGE_GAP_SECONDS = 5.0
+"""Default merge gap: somebody steps behind a pillar and out again, about four windows of the
+embedded default. It ends no alert earlier and dates no end later; it is only told later."""
 
-CLOCK_STEP_SECONDS = 60.0
-"""Windows without a gap between them that lie further apart: the clock was set ahead.
+MAX_DURATION_SECONDS = 3600.0
+"""Default maximum duration: a camera that was knocked askew says so once an hour, not never."""
 
-A camera that sends a frame every ten seconds is no gap, so it cannot be much less.
-"""
+COOLDOWN_SECONDS = 0.0
+"""Default cooldown: what keeps alerts from people must have been asked for."""
 
 
 class AlertState(Enum):
@@ -55,19 +57,37 @@ class Suppression(Enum):
     SNOOZED = "snoozed"
 
 
+class PolicyError(ValueError):
+    """A stream's tuning does not go with its threshold; the message is the client's sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class AlertPolicy:
-    """When an event opens, closes and counts.
+    """When an event opens, counts and ends, and when its alert is delivered to nobody.
+
+    All lengths are seconds of capture time.
 
     Attributes:
         open_threshold: score in [0, 1] at or above which an event opens.
-        close_threshold: score below which it closes, at most `open_threshold`.
-        min_duration_seconds: capture time an event must span to become an alert.
+        close_threshold: score below which it begins to end, at most `open_threshold`.
+        min_duration_seconds: that an event must span to become an alert.
+        merge_gap_seconds: scores stay below `close_threshold` for so long before an alert ends.
+        max_duration_seconds: an alert that would last longer is split.
+        cooldown_seconds: after the end of a delivered alert, in which none that begins is
+            delivered.
+        schedule: quiet hours and snooze, in which none that begins is delivered either.
+
+    Raises:
+        ValueError: one of them is out of its range.
     """
 
     open_threshold: float
     close_threshold: float
     min_duration_seconds: float
+    merge_gap_seconds: float = 0.0
+    max_duration_seconds: float = math.inf
+    cooldown_seconds: float = 0.0
+    schedule: Schedule = NEVER_QUIET
 
     def __post_init__(self) -> None:
         if not 0 <= self.close_threshold <= self.open_threshold <= 1:
@@ -75,8 +95,57 @@ class AlertPolicy:
                 f"thresholds must be 0 <= close ({self.close_threshold}) "
                 f"<= open ({self.open_threshold}) <= 1"
             )
-        if self.min_duration_seconds < 0:
-            raise ValueError(f"min_duration_seconds ({self.min_duration_seconds}) must be >= 0")
+        for name in ("min_duration", "merge_gap", "max_duration", "cooldown"):
+            value: float = getattr(self, f"{name}_seconds")
+            if not value >= 0:
+                raise ValueError(f"{name}_seconds ({value}) must be >= 0")
+
+
+@dataclass(frozen=True, slots=True)
+class AlertDefaults:
+    """What holds where a stream is not tuned.
+
+    Attributes:
+        close_ratio: close threshold as a share of the open threshold, over 0 and at most 1.
+        min_duration_seconds: as in `AlertPolicy`.
+        merge_gap_seconds: as in `AlertPolicy`.
+        max_duration_seconds: as in `AlertPolicy`.
+        cooldown_seconds: as in `AlertPolicy`.
+    """
+
+    close_ratio: float = CLOSE_RATIO
+    min_duration_seconds: float = MIN_DURATION_SECONDS
+    merge_gap_seconds: float = MERGE_GAP_SECONDS
+    max_duration_seconds: float = MAX_DURATION_SECONDS
+    cooldown_seconds: float = COOLDOWN_SECONDS
+
+    def policy(self, open_threshold: float, tuning: AlertTuning) -> AlertPolicy:
+        """The defaults with what a stream tunes of them.
+
+        Args:
+            open_threshold: the stream's own or the bundle's, in [0, 1].
+            tuning: of the stream.
+
+        Raises:
+            PolicyError: the stream's close threshold lies above the open one.
+        """
+        close_threshold = tuning.close_threshold
+        if close_threshold is None:
+            close_threshold = self.close_ratio * open_threshold
+        if close_threshold > open_threshold:
+            raise PolicyError(
+                f"close_threshold ({close_threshold:g}) must be at most the open threshold, which "
+                f"is {open_threshold:g} here; lower the one or raise the other"
+            )
+        return AlertPolicy(
+            open_threshold,
+            close_threshold,
+            _first(tuning.min_duration_seconds, self.min_duration_seconds),
+            _first(tuning.merge_gap_seconds, self.merge_gap_seconds),
+            _first(tuning.max_duration_seconds, self.max_duration_seconds),
+            _first(tuning.cooldown_seconds, self.cooldown_seconds),
+            Schedule(tuning.quiet_hours, tuning.snooze_until_seconds),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +178,7 @@ class Alert:
         stream_id: the stream it happened on.
         bundle_id: the bundle that scored it.
         state: OPEN, then once CLOSED.
-        first_sequence: window that opened the event.
+        first_sequence: window that opened the event, or that follows the split.
         last_sequence: newest window that belongs to it.
         start_seconds: UTC capture time at which the first window begins.
         end_seconds: UTC capture time at which the last window ends.
@@ -143,6 +212,16 @@ class Alert:
     def is_closed(self) -> bool:
         return self.state is AlertState.CLOSED
 
+    @property
+    def remarks(self) -> str:
+        """Why it ended and why nobody is told, in brackets: " (split, not delivered: snoozed)"."""
+        found = []
+        if self.end_reason not in (None, EndReason.SCORE_FELL):
+            found.append(self.end_reason.value.replace("_", " "))
+        if self.suppression is not None:
+            found.append(f"not delivered: {self.suppression.value.replace('_', ' ')}")
+        return f" ({', '.join(found)})" if found else ""
+
 
 def alert_id(stream_id: str, bundle_id: str, first_sequence: int) -> str:
     """Identity of an alert: the same event always has the same id."""
@@ -150,80 +229,5 @@ def alert_id(stream_id: str, bundle_id: str, first_sequence: int) -> str:
     return hashlib.sha256(identity).hexdigest()[:16]
 
 
-@dataclass(slots=True)
-class AlertMachine:
-    """Follows one stream. Emits each alert twice: when it opens and when it closes."""
-
-    stream_id: str
-    bundle_id: str
-    policy: AlertPolicy
-    _event: Alert | None = field(default=None, init=False)
-    _announced: bool = field(default=False, init=False)
-    _seen_until_seconds: float | None = field(default=None, init=False)
-
-    def push(self, span: ScoredSpan) -> list[Alert]:
-        """Take the next window of the stream.
-
-        Returns:
-            Changes in order: at most one alert that closed and one that opened.
-            A dropped window says nothing, so it neither opens nor closes.
-        """
-        changes = self.finish() if span.after_gap or self._clock_was_set(span) else []
-        self._seen_until_seconds = span.end_seconds
-        if span.score is None:
-            return changes
-        if self._event is None and span.score >= self.policy.open_threshold:
-            self._event = self._open(span, span.score)
-        elif self._event is not None and span.score >= self.policy.close_threshold:
-            self._event = _extended(self._event, span, span.score)
-        elif self._event is not None:
-            return changes + self.finish()
-        return changes + self._announce()
-
-    def finish(self) -> list[Alert]:
-        """The stream has ended or broken off: close what is open."""
-        event, self._event = self._event, None
-        if event is None or not self._announced:
-            return []
-        self._announced = False
-        return [replace(event, state=AlertState.CLOSED)]
-
-    def _clock_was_set(self, span: ScoredSpan) -> bool:
-        until_seconds = self._seen_until_seconds
-        return until_seconds is not None and (
-            span.end_seconds < until_seconds
-            or span.start_seconds > until_seconds + CLOCK_STEP_SECONDS
-        )
-
-    def _announce(self) -> list[Alert]:
-        event = self._event
-        if event is None or self._announced:
-            return []
-        if event.end_seconds - event.start_seconds < self.policy.min_duration_seconds:
-            return []
-        self._announced = True
-        return [event]
-
-    def _open(self, span: ScoredSpan, score: float) -> Alert:
-        return Alert(
-            alert_id=alert_id(self.stream_id, self.bundle_id, span.sequence),
-            stream_id=self.stream_id,
-            bundle_id=self.bundle_id,
-            state=AlertState.OPEN,
-            first_sequence=span.sequence,
-            last_sequence=span.sequence,
-            start_seconds=span.start_seconds,
-            end_seconds=span.end_seconds,
-            peak_score=score,
-            peak_seconds=span.end_seconds,
-            explanation=span.explanation,
-        )
-
-
-def _extended(event: Alert, span: ScoredSpan, score: float) -> Alert:
-    event = replace(event, last_sequence=span.sequence, end_seconds=span.end_seconds)
-    if score <= event.peak_score:
-        return event
-    return replace(
-        event, peak_score=score, peak_seconds=span.end_seconds, explanation=span.explanation
-    )
+def _first(own: float | None, default: float) -> float:
+    return default if own is None else own

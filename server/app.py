@@ -7,10 +7,10 @@ import contextlib
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 
+from server.alerting import Alerting
 from server.bundle import Bundle, load_bundle
 from server.contract import WINDOW_FRAMES
 from server.engine.choice import Engine, EngineChoice, load_engine
@@ -20,6 +20,7 @@ from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
+from server.logs import set_up
 from server.push import PushLimits
 from server.rpc.server import RpcServer
 from server.settings import Settings
@@ -34,6 +35,7 @@ from server.web.port import HttpPort
 logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
+DAY_SECONDS = 86_400.0
 STOP_SECONDS = 4.5
 """A stop that takes longer is cut short: supervisors kill after five seconds."""
 
@@ -55,6 +57,7 @@ class App:
         self._telemetry = Telemetry()
         self._http = HttpPort(settings.http, self._telemetry, lambda: self._not_ready)
         self._database: Database | None = None
+        self._alerting: Alerting | None = None
         self._supervisor: Supervisor | None = None
         self._rpc: RpcServer | None = None
         self._stopping = threading.Event()
@@ -71,20 +74,33 @@ class App:
         """Verify the bundle, warm the engine, take up the stored streams, open the ports.
 
         Raises:
-            BundleError, EngineError, StoreError, PortError: with one sentence each.
+            BundleError, EngineError, StoreError, ReceiverError, PortError: with one
+                sentence each.
         """
         await self._http.start()
         bundle = await asyncio.to_thread(load_bundle, self._settings.bundle)
         detector = await asyncio.to_thread(self._load_detector, bundle)
         model = model_info(bundle, detector)
         self._telemetry.model(model)
+        engine = self._settings.engine
+        self._telemetry.engine_requested(engine.name, engine.wanted_device)
         self._database = await asyncio.to_thread(Database, self._settings.store.url)
-        self._supervisor = self._make_supervisor(bundle, detector, model, self._database)
+        alerting = Alerting(self._settings, self._database, self._telemetry)
+        self._alerting = alerting
+        store = StreamStore(self._database)
+        self._supervisor = self._make_supervisor(bundle, detector, model, store, alerting)
         self._rpc = RpcServer(
-            self._supervisor, self._settings.grpc, self._settings.push.max_message_mb * MIB
+            self._supervisor,
+            alerting.deliveries,
+            self._settings.grpc,
+            self._settings.push.max_message_mb * MIB,
         )
-        await self._rpc.start()
+        # The port first: a second server by mistake must not touch the alerts of this one.
+        self._rpc.bind()
+        await alerting.start(self._supervisor.direct)
         await self._supervisor.start()
+        # Served last: a stream that is not loaded yet would look deleted to who watches it.
+        await self._rpc.start()
         self._not_ready = None
         logger.info(
             "ready: bundle %s (%s), engine %s on %s, gRPC on port %d, HTTP on port %d",
@@ -104,8 +120,10 @@ class App:
             await self._rpc.stop()
         if self._supervisor is not None:
             await self._supervisor.stop()
+        if self._alerting is not None:
+            await self._alerting.stop()
         if self._database is not None:
-            self._database.close()
+            await asyncio.to_thread(self._database.close)
         await self._http.stop()
 
     def _load_detector(self, bundle: Bundle) -> Engine:
@@ -118,12 +136,17 @@ class App:
             engine.build,
             engine.plans,
         )
-        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_shrunk)
+        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_resized)
         detector.warm_up(largest)
         return detector
 
     def _make_supervisor(
-        self, bundle: Bundle, detector: Engine, model: ModelInfo, database: Database
+        self,
+        bundle: Bundle,
+        detector: Engine,
+        model: ModelInfo,
+        store: StreamStore,
+        alerting: Alerting,
     ) -> Supervisor:
         settings, manifest = self._settings, bundle.manifest
         access = AccessPolicy(
@@ -131,15 +154,18 @@ class App:
             camera_networks=settings.access.camera_networks,
             listen_networks=settings.access.listen_networks,
         )
-        ingest = IngestSettings(**settings.ingest.model_dump(), access=access)
-        watchers = (settings.grpc.watch_backlog, settings.grpc.max_watchers)
+        ingest = IngestSettings(
+            **settings.ingest.model_dump(),
+            access=access,
+            evidence=settings.evidence.to_rules(settings.store.url),
+            log_format=settings.log.format,
+        )
         return Supervisor(
             detector,
             model,
             SupervisorSettings(
                 batch=settings.batch.to_values(),
-                close_ratio=settings.alerts.close_ratio,
-                min_duration_seconds=settings.alerts.min_duration_seconds,
+                alerts=settings.alerts.to_values(),
                 max_streams=settings.max_streams,
                 access=access,
                 push=PushLimits(
@@ -154,9 +180,11 @@ class App:
                     settings.history.check_seconds,
                 ),
             ),
-            store=StreamStore(database),
+            store=store,
             telemetry=self._telemetry,
-            hubs=(Hub(*watchers), Hub(*watchers)),
+            keeper=alerting.keeper,
+            scores=Hub(settings.grpc.watch_backlog, settings.grpc.max_watchers),
+            desk=alerting.desk,
             make_pool=lambda take: IngestPool(
                 ingest, manifest.window, manifest.preprocess, take, self._telemetry.worker_lost
             ),
@@ -193,11 +221,7 @@ def serve(settings: Settings) -> int:
     Raises:
         BundleError, EngineError, StoreError, PortError: the server could not start.
     """
-    logging.basicConfig(
-        level=settings.log.level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    set_up(settings.log.level, settings.log.format)
     return asyncio.run(_serve(settings))
 
 

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from server.alert_arguments import add_alerts
 from server.calibrate_cli import add_calibrate
+from server.deliveries_cli import add_deliveries
+from server.engine.flags import add_engine_flags, add_threads_flag
+from server.tuning_flags import (
+    add_policy_flags,
+    add_snooze_arguments,
+    add_tuning_flags,
+    add_update_flags,
+)
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -49,12 +58,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     commands: Commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands)
+    _add_demo_camera(commands)
     _add_serve(commands)
     _add_streams(commands)
     _add_watch(commands)
+    add_alerts(commands, _add_client_flags)
     _add_push(commands)
     _add_model(commands)
     _add_backtest(commands)
+    add_deliveries(commands, _add_client_flags)
     add_calibrate(commands, _add_client_flags)
     return parser.parse_args(arguments)
 
@@ -74,6 +86,32 @@ def _add_demo(commands: Commands) -> None:
     )
     _add_json(demo)
     demo.set_defaults(command="demo")
+
+
+def _add_demo_camera(commands: Commands) -> None:
+    camera = commands.add_parser(
+        "demo-camera",
+        help="a camera that pushes to a server until it is stopped",
+        description="Make STREAM at the server if there is none of that id, then push the "
+        "rendered scene, or a video, to URL until SIGTERM or Ctrl-C. The server listens on the "
+        "same port and path; its access.listen_networks must hold the address.",
+    )
+    camera.add_argument("stream", metavar="STREAM", help="id of the stream")
+    camera.add_argument("url", metavar="URL", help="rtsp://HOST:PORT/PATH, the server's host")
+    camera.add_argument("--clip", type=Path, metavar="FILE", help="play this video")
+    camera.add_argument(
+        "--listen-host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address that the server listens on (default %(default)s; 0.0.0.0 for any)",
+    )
+    camera.add_argument(
+        "--server",
+        default=os.environ.get("GVVAD_SERVER", DEFAULT_SERVER),
+        metavar="HOST:PORT",
+        help="the server to ask (default $GVVAD_SERVER, else %(default)s)",
+    )
+    camera.set_defaults(command="demo-camera")
 
 
 def _add_serve(commands: Commands) -> None:
@@ -101,6 +139,7 @@ def _add_streams(commands: Commands) -> None:
     add.add_argument("stream", metavar="STREAM", help="its id: 1 to 63 of a-z, 0-9 and '-'")
     add.add_argument("url", metavar="URL", help="rtsp://, rtsps:// or file:// URL")
     _add_source_flags(add)
+    add_tuning_flags(add)
     add.set_defaults(command="streams add")
     update = actions.add_parser("update", help="change a stream; what is not named stays")
     update.add_argument("stream", metavar="STREAM")
@@ -109,6 +148,8 @@ def _add_streams(commands: Commands) -> None:
     update.add_argument(
         "--bundle-threshold", action="store_true", help="go back to the bundle's threshold"
     )
+    update.add_argument("--no-masks", action="store_true", help="let the detector see everything")
+    add_update_flags(update)
     update.set_defaults(command="streams update")
     for name, text in (("get", "show one stream"), ("remove", "stop and forget a stream")):
         action = actions.add_parser(name, help=text)
@@ -117,7 +158,10 @@ def _add_streams(commands: Commands) -> None:
         _add_client_flags(action)
     everything = actions.add_parser("list", help="list all streams")
     everything.set_defaults(command="streams list")
-    for action in (add, update, everything):
+    snooze = actions.add_parser("snooze", help="deliver no alert of a stream until a time")
+    add_snooze_arguments(snooze)
+    snooze.set_defaults(command="streams snooze")
+    for action in (add, update, everything, snooze):
         _add_client_flags(action)
 
 
@@ -135,6 +179,10 @@ def _add_source_flags(parser: argparse.ArgumentParser) -> None:
         help="read the password of rtsp://USER@HOST/PATH from standard input, since arguments "
         "can be seen by others on this machine",
     )
+    # Only here: that module takes its error from this one.
+    from server.commands.evidence import add_evidence_flags
+
+    add_evidence_flags(parser)
 
 
 def _add_watch(commands: Commands) -> None:
@@ -184,6 +232,15 @@ def _add_backtest(commands: Commands) -> None:
     backtest.add_argument(
         "--bundle", type=Path, metavar="DIR", help="detector (default: the embedded one)"
     )
+    backtest.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="that opens an alert (default: the bundle's)",
+    )
+    add_policy_flags(backtest)
+    add_engine_flags(backtest)
+    add_threads_flag(backtest)
     _add_json(backtest)
     backtest.set_defaults(command="backtest")
 

@@ -1,35 +1,30 @@
 """`gvvad backtest`: recorded clips, and what the detector would have made of them.
 
-Where ground truth stands beside the clips the report gives frame-level
-metrics and false alarms, in two totals: clips that the bundle was trained on
-(`seen`) never count with the others.
+Where ground truth stands beside the clips the report gives frame-level metrics
+and those of alerts, made by the server's own state machine, in two totals: clips
+that the bundle was trained on (`seen`) never count with the others.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS, AlertPolicy
-from server.bundle import DEFAULT_BUNDLE, Bundle, file_sha256, load_bundle
-from server.engine.onnxruntime import EngineOptions, OnnxDetector
-from server.metrics import (
-    MEASURABLE_EVENTS,
-    average_precision,
-    frame_scores,
-    poisson_interval,
-    roc_auc,
-)
-from server.replay import ClipReplay, replay
+from server.alerts import Alert, AlertPolicy
+from server.bundle import Bundle, file_sha256
+from server.engine.choice import choice_of, load_engine
+from server.engine.flags import EngineFlags, telling_of_builds
+from server.event_figures import CoveringAlert, EventFigures, clip_figures
+from server.metrics import average_precision, frame_scores, poisson_interval, roc_auc
+from server.replay import BATCH, ClipReplay, replay
 from server.truth import TRUTH_FILE, ClipTruth, TruthError, load_truth
 from server.wording import one_line
 
@@ -37,6 +32,8 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"}
     | {".mpg", ".mpeg", ".flv", ".wmv", ".h264", ".h265", ".hevc"}
 )
+
+_SERVED = EngineFlags()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +45,19 @@ class ClipReport:
         replay: its windows, scores and alerts.
         truth: None where there is none.
         seen: the bundle was trained on it.
-        false_alarms: alerts that touch no anomalous frame; None without truth.
+        events: its alerts held against its truth; None without truth.
     """
 
     name: str
     replay: ClipReplay
     truth: ClipTruth | None
     seen: bool
-    false_alarms: int | None
+    events: EventFigures | None
+
+    @property
+    def false_alarms(self) -> int | None:
+        """Delivered alerts that cover no anomalous frame; None without truth."""
+        return self.events.false_alarms if self.events else None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -64,12 +66,8 @@ class ClipReport:
             "seen": self.seen,
             "truth": self.truth is not None,
             "alerts": [
-                {
-                    "start_seconds": alert.start_seconds,
-                    "end_seconds": alert.end_seconds,
-                    "peak_score": alert.peak_score,
-                }
-                for alert in self.replay.alerts
+                _alert_json(alert, opened)
+                for alert, opened in zip(self.replay.alerts, self.replay.opened_frames, strict=True)
             ],
             "false_alarms": self.false_alarms,
             "error": self.replay.error.sentence if self.replay.error else None,
@@ -85,38 +83,36 @@ class Total:
         without_window: clips too short for one window; left out.
         auc: frame-level ROC AUC; None where one class is absent.
         ap: average precision; None where nothing is anomalous.
-        false_alarms: opened events that touch no anomalous frame.
-        hours: of normal footage.
+        events: alerts held against the truth.
     """
 
     clips: int
     without_window: int
     auc: float | None
     ap: float | None
-    false_alarms: int
-    hours: float
-
-    def false_alarms_per_hour(self) -> tuple[float, float, float] | None:
-        """Rate with its 95% Poisson interval; None where it is not measurable."""
-        if self.false_alarms < MEASURABLE_EVENTS or self.hours == 0:
-            return None
-        low, high = poisson_interval(self.false_alarms)
-        return self.false_alarms / self.hours, low / self.hours, high / self.hours
+    events: EventFigures
 
     def to_json(self) -> dict[str, Any]:
-        rate = self.false_alarms_per_hour()
-        low, high = poisson_interval(self.false_alarms)
+        events = self.events
         return {
             "auc": self.auc,
             "ap": self.ap,
-            "false_alarms": self.false_alarms,
-            "false_alarms_interval": [low, high],
-            "false_alarms_per_hour": None
-            if rate is None
-            else dict(zip(("rate", "low", "high"), rate, strict=True)),
-            "hours": self.hours,
+            "false_alarms": events.false_alarms,
+            "false_alarms_interval": list(poisson_interval(events.false_alarms)),
+            "false_alarms_per_hour": _rate_json(events, 1),
+            "false_alarms_per_day": _rate_json(events, 24),
+            "hours": events.normal_hours,
             "clips": self.clips,
             "clips_without_window": self.without_window,
+            "events": {
+                "count": events.events,
+                "detected": events.detected,
+                "alerts": events.alerts,
+                "precision": events.precision,
+                "recall": events.recall,
+                "median_delay_seconds": events.delay_seconds(0.5),
+                "p90_delay_seconds": events.delay_seconds(0.9),
+            },
         }
 
 
@@ -126,15 +122,19 @@ class BacktestReport:
 
     Attributes:
         bundle_id: the bundle that scored them.
+        policy: by which scores became alerts.
         clips: in order of their names.
         windows: scored in all.
         seconds: that took, decoding included.
+        engine: that ran its encoder, and where.
     """
 
     bundle_id: str
+    policy: AlertPolicy
     clips: tuple[ClipReport, ...]
     windows: int
     seconds: float
+    engine: str
 
     def total(self, *, seen: bool) -> Total:
         """Totals over the clips that the bundle was, or was not, trained on."""
@@ -143,6 +143,8 @@ class BacktestReport:
     def to_json(self) -> dict[str, Any]:
         return {
             "bundle": self.bundle_id,
+            "policy": _policy_json(self.policy),
+            "engine": self.engine,
             "clips": {clip.name: clip.to_json() for clip in self.clips},
             "unseen": self.total(seen=False).to_json(),
             "seen": self.total(seen=True).to_json(),
@@ -151,20 +153,25 @@ class BacktestReport:
         }
 
 
-def backtest(place: Path, bundle: Bundle, console: Console) -> BacktestReport:
+def backtest(
+    place: Path,
+    bundle: Bundle,
+    policy: AlertPolicy,
+    console: Console,
+    engine: EngineFlags = _SERVED,
+) -> BacktestReport:
     """Replay every clip of a folder (or one clip), with progress on `console`.
 
     Raises:
         TruthError: a ground-truth file is broken or names a clip that is not there.
         FileNotFoundError: no clip.
-        EngineError: the engine cannot run.
+        EngineError: the engine asked for cannot run.
     """
     root, paths = find_clips(place)
     truths = _truths(root) if place.is_dir() else _own_truth(place)
-    detector = OnnxDetector(bundle, EngineOptions())
-    detector.warm_up(1)
-    threshold = bundle.manifest.threshold.value
-    policy = AlertPolicy(threshold, CLOSE_RATIO * threshold, MIN_DURATION_SECONDS)
+    with telling_of_builds():
+        detector = load_engine(bundle, choice_of(engine, BATCH))
+        detector.warm_up(BATCH)
     trained_on = frozenset(bundle.manifest.training.clips)
     started = time.monotonic()
     replays = track(
@@ -179,8 +186,10 @@ def backtest(place: Path, bundle: Bundle, console: Console) -> BacktestReport:
         for result in replays
     ]
     seconds = time.monotonic() - started
+    detector.close()
     windows = sum(len(clip.replay.scores) for clip in clips)
-    return BacktestReport(bundle.bundle_id, tuple(clips), windows, seconds)
+    told = f"{detector.name} on {detector.device}"
+    return BacktestReport(bundle.bundle_id, policy, tuple(clips), windows, seconds, told)
 
 
 def find_clips(place: Path) -> tuple[Path, list[Path]]:
@@ -200,24 +209,6 @@ def find_clips(place: Path) -> tuple[Path, list[Path]]:
             "give a folder of clips"
         )
     return place, paths
-
-
-def run_backtest_command(place: Path, bundle_directory: Path | None, *, as_json: bool) -> int:
-    """Replay, print, and return the exit code: 2 where a clip could not be read.
-
-    Raises:
-        ValueError, FileNotFoundError, EngineError: see `backtest` and `load_bundle`.
-    """
-    errors = Console(stderr=True)
-    report = backtest(place, load_bundle(bundle_directory or DEFAULT_BUNDLE), errors)
-    if as_json:
-        Console().out(json.dumps(report.to_json()), highlight=False)
-    else:
-        _print_report(report, Console())
-    broken = [clip for clip in report.clips if clip.replay.error]
-    for clip in broken:
-        errors.print(f"gvvad: {clip.replay.error}", markup=False, highlight=False, soft_wrap=True)
-    return 2 if broken else 0
 
 
 def _truths(root: Path) -> dict[Path, ClipTruth]:
@@ -251,76 +242,64 @@ def _report(
     result: ClipReplay, root: Path, truths: dict[Path, ClipTruth], *, seen: bool
 ) -> ClipReport:
     truth = truths.get(result.path.resolve())
-    false_alarms = None
-    if truth is not None:
-        covered = [result.alert_frames(alert, truth.frames) for alert in result.alerts]
-        false_alarms = sum(not truth.overlaps(first, end) for first, end in covered)
+    events = None if truth is None else clip_figures(truth, delivered(result, truth.frames))
     name = result.path.relative_to(root).as_posix()
-    return ClipReport(name, result, truth, seen, false_alarms)
+    return ClipReport(name, result, truth, seen, events)
+
+
+def delivered(clip: ClipReplay, frames: int) -> list[CoveringAlert]:
+    """The alerts of a clip of so many frames that somebody was told of, pieces of one joined."""
+    found: list[CoveringAlert] = []
+    for alert, opened_frame in zip(clip.alerts, clip.opened_frames, strict=True):
+        if alert.suppression is not None:
+            continue
+        first_frame, end_frame = clip.alert_frames(alert, frames)
+        if alert.continues is None:
+            found.append(CoveringAlert(first_frame, end_frame, opened_frame))
+        else:
+            found[-1] = replace(found[-1], end_frame=end_frame)
+    return found
 
 
 def _total(clips: Sequence[ClipReport]) -> Total:
     labels, scores = [np.zeros(0, np.bool_)], [np.zeros(0)]
-    false_alarms, hours, without_window = 0, 0.0, 0
+    events, without_window = EventFigures(), 0
     for clip in clips:
-        if not clip.replay.scores or clip.truth is None:
+        if not clip.replay.scores or clip.truth is None or clip.events is None:
             without_window += 1
             continue
         truth = clip.truth
         labels.append(truth.labels())
         scores.append(frame_scores(clip.replay.first_frames, clip.replay.scores, truth.frames))
-        false_alarms += clip.false_alarms or 0
-        hours += float((~labels[-1]).sum()) / truth.fps / 3600
+        events += clip.events
     every_label, every_score = np.concatenate(labels), np.concatenate(scores)
     return Total(
         clips=len(clips) - without_window,
         without_window=without_window,
         auc=roc_auc(every_label, every_score),
         ap=average_precision(every_label, every_score),
-        false_alarms=false_alarms,
-        hours=hours,
+        events=events,
     )
 
 
-def _print_report(report: BacktestReport, console: Console) -> None:
-    table = Table("clip", "windows", "highest", "alerts", "false alarms", "")
-    for clip in report.clips:
-        scores = clip.replay.scores
-        note = "seen" if clip.seen else ""
-        table.add_row(
-            clip.name,
-            str(len(scores)),
-            f"{max(scores):.3f}" if scores else "-",
-            str(len(clip.replay.alerts)),
-            "-" if clip.false_alarms is None else str(clip.false_alarms),
-            note if scores else f"{note} no window".strip(),
-        )
-    console.print(table)
-    for name, seen in (("unseen", False), ("seen", True)):
-        total = report.total(seen=seen)
-        if total.clips or total.without_window:
-            console.print(f"{name}: {_sentence(total)}", highlight=False, soft_wrap=True)
-    rate = report.windows / report.seconds if report.seconds else 0.0
-    console.print(
-        f"{report.windows} windows in {report.seconds:.1f} s ({rate:.0f} windows/s), "
-        f"bundle {report.bundle_id[:12]}",
-        highlight=False,
-    )
+def _alert_json(alert: Alert, opened_frame: int) -> dict[str, Any]:
+    return {
+        "start_seconds": alert.start_seconds,
+        "end_seconds": alert.end_seconds,
+        "peak_score": alert.peak_score,
+        "opened_frame": opened_frame,
+        "end_reason": alert.end_reason.value if alert.end_reason else None,
+        "continues_the_former": alert.continues is not None,
+        "suppression": alert.suppression.value if alert.suppression else None,
+    }
 
 
-def _sentence(total: Total) -> str:
-    auc = "not defined (one class only)" if total.auc is None else f"{total.auc:.3f}"
-    ap = "not defined" if total.ap is None else f"{total.ap:.3f}"
-    low, high = poisson_interval(total.false_alarms)
-    rate = total.false_alarms_per_hour()
-    rate_text = (
-        "rate not measurable"
-        if rate is None
-        else f"{rate[0]:.1f} an hour, 95% interval {rate[1]:.1f} to {rate[2]:.1f}"
-    )
-    short = f", {total.without_window} without a window left out" if total.without_window else ""
-    return (
-        f"{total.clips} clips{short}, frame AUC {auc}, AP {ap}, {total.false_alarms} false alarms "
-        f"(95% interval {low:.1f} to {high:.1f}) in {total.hours:.3f} h of normal footage: "
-        f"{rate_text}"
-    )
+def _policy_json(policy: AlertPolicy) -> dict[str, Any]:
+    values = {name: getattr(policy, name) for name in AlertPolicy.__slots__ if name != "schedule"}
+    # JSON has no infinity, which stands for events that are never split.
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _rate_json(events: EventFigures, unit_hours: float) -> dict[str, float] | None:
+    rate = events.false_alarm_rate(unit_hours)
+    return None if rate is None else dict(zip(("rate", "low", "high"), rate, strict=True))

@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from server.engine.onnxruntime import EngineError
+from server.logs import about
 from server.scoring import (
     Detector,
     DropReason,
@@ -262,7 +263,7 @@ class Batcher:
         [(lane, entry)] = batch
         if not lane.failing:
             reason = str(error) or "out of memory"
-            logger.error("stream %s: engine failed on a window: %s", lane.stream_id, reason)
+            logger.error("engine failed on a window: %s", reason, extra=about(lane.stream_id))
         lane.failing = True
         entry.drop_reason = DropReason.ENGINE
         self._advance_over(lane, entry)

@@ -40,7 +40,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-symmetric"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-symmetric", "fp8"]
 
 
 class GraphFile(_Part):
@@ -50,7 +50,7 @@ class GraphFile(_Part):
         file: its name.
         sha256: of its content.
         precision: of its multiplications; int8 has unsigned activations with a zero point, as
-            CPUs want them, int8-symmetric signed ones without, as TensorRT does.
+            CPUs want them, int8-symmetric signed ones without, as TensorRT does; fp8 is E4M3.
     """
 
     file: FileName

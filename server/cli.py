@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -21,10 +22,12 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from server.arguments import UsageError, parse
+from server.commands.evidence import evidence_mode_of, masks_of, save_evidence
 
 if TYPE_CHECKING:
     from server.alerts import Alert
     from server.pushed import PushedFrame
+    from server.rpc.alert_messages import WatchedAlert
     from server.rpc.client import Client, Watch
     from server.scoring import WindowScore
     from server.streams import SourceError, SourceUrl
@@ -78,6 +81,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _add(options: argparse.Namespace) -> int:
     from server.streams import Mode, StreamConfig, Transport
+    from server.tuning_flags import new_tuning
 
     url = _source_url(options.url, ask_password=options.password_stdin)
     try:
@@ -87,6 +91,9 @@ def _add(options: argparse.Namespace) -> int:
             Mode(options.mode or "pull"),
             Transport(options.transport or "tcp"),
             options.threshold,
+            new_tuning(options),
+            evidence_mode_of(options),
+            masks_of(options) or (),
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -100,7 +107,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([stream_json(view) for view in views]))
     else:
-        print("\n".join(stream_table(views)))
+        print("\n".join(stream_table(views, time.time())))
     return 0
 
 
@@ -111,6 +118,7 @@ def _get(options: argparse.Namespace) -> int:
 def _update(options: argparse.Namespace) -> int:
     from server.rpc.client import StreamChange
     from server.streams import Mode, Transport
+    from server.tuning_flags import with_tuning
 
     if options.password_stdin and options.url is None:
         raise UsageError("--password-stdin needs --url with the user: rtsp://USER@HOST/PATH")
@@ -120,9 +128,32 @@ def _update(options: argparse.Namespace) -> int:
         transport=Transport(options.transport) if options.transport else None,
         open_threshold=options.threshold,
         bundle_threshold=options.bundle_threshold,
+        evidence_mode=evidence_mode_of(options),
+        masks=masks_of(options),
     )
+    try:
+        change = with_tuning(change, options)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if change == StreamChange():
-        raise UsageError("nothing to update; give --url, --mode, --transport or --threshold")
+        raise UsageError(
+            "nothing to update; give --url, --threshold, --cooldown, --mask or another of "
+            "gvvad streams update --help"
+        )
+    return _show_stream(
+        options, _asked(options, lambda client: client.update(options.stream, change))
+    )
+
+
+def _snooze(options: argparse.Namespace) -> int:
+    from server.rpc.client import StreamChange
+    from server.tuning_flags import snooze_until
+
+    try:
+        until_seconds = snooze_until(options, time.time())
+        change = StreamChange(snooze_until_seconds=until_seconds, end_snooze=until_seconds is None)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return _show_stream(
         options, _asked(options, lambda client: client.update(options.stream, change))
     )
@@ -157,6 +188,12 @@ def _watch(options: argparse.Namespace) -> int:
     return _asked(options, show)
 
 
+def _alerts(options: argparse.Namespace) -> int:
+    from server.alerts_cli import run
+
+    return _asked(options, lambda client: run(options, client))
+
+
 def _push(options: argparse.Namespace) -> int:
     from server.sender import VideoSource
     from server.streams import SourceError
@@ -187,11 +224,36 @@ def _push(options: argparse.Namespace) -> int:
     return code
 
 
-def _backtest(options: argparse.Namespace) -> int:
-    from server.backtest import run_backtest_command
+def _alerts_evidence(options: argparse.Namespace) -> int:
+    def save(client: Client) -> int:
+        saved = save_evidence(client, options)
+        if options.json:
+            print(json.dumps([str(path) for path in saved.paths]))
+        elif saved.paths:
+            print("\n".join(map(str, saved.paths)))
+        if saved.refusal is not None:
+            raise saved.refusal
+        return 0
 
     with _one_line_errors():
-        return run_backtest_command(options.directory, options.bundle, as_json=options.json)
+        return _asked(options, save)
+
+
+def _backtest(options: argparse.Namespace) -> int:
+    from server.backtest_command import Attempt, run_backtest_command
+    from server.engine.flags import read_engine_flags
+    from server.tuning_flags import policy_tuning
+
+    with _one_line_errors():
+        tried = Attempt(options.threshold, policy_tuning(options), read_engine_flags(options))
+        return run_backtest_command(options.directory, options.bundle, tried, as_json=options.json)
+
+
+def _deliveries(options: argparse.Namespace) -> int:
+    from server.deliveries_cli import list_deliveries, replay_deliveries
+
+    run = list_deliveries if options.command == "deliveries list" else replay_deliveries
+    return run(options, functools.partial(_asked, options))
 
 
 def _calibrate(options: argparse.Namespace) -> int:
@@ -205,6 +267,30 @@ def _demo(options: argparse.Namespace) -> int:
     from server.demo.command import run
 
     return run(options.clip, options.seconds, options.json, options.out)
+
+
+def _demo_camera(options: argparse.Namespace) -> int:
+    from server.demo.station import Station, run
+    from server.logs import set_up
+    from server.rpc.client import ClientError
+    from server.streams import SourceError
+
+    url = _source_url(options.url, ask_password=False)
+    if url.scheme != "rtsp":
+        raise UsageError(
+            f"URL {str(url)!r} must be rtsp://HOST:PORT/PATH, where the server listens"
+        )
+    set_up("info", "plain")
+    station = Station(options.server, options.stream, url, options.listen_host)
+    try:
+        return run(station, options.clip)
+    except ClientError as error:
+        kind = UsageError if error.code in _BAD_INPUT_CODES else FailedError
+        raise kind(error.sentence) from None
+    except SourceError as error:
+        raise UsageError(error.sentence) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 # Helpers
@@ -235,19 +321,25 @@ def _until_broken(
 
 def _watched(client: Client, stream_id: str | None) -> Iterator[tuple[int, WindowScore | Alert]]:
     """Scores and alerts as they come, each with what was lost before it."""
+    from server.alert_records import ChangeKind
     from server.rpc.client import ClientError
+    from server.scoring import WindowScore
 
     # Bounded: a terminal that stalls makes the server drop and tell, not this grow.
     inbox: queue.Queue[tuple[int, WindowScore | Alert] | ClientError] = queue.Queue(maxsize=256)
 
-    def pump(watch: Watch[WindowScore] | Watch[Alert]) -> None:
+    def pump(watch: Watch[WindowScore] | Watch[WatchedAlert]) -> None:
         try:
-            for entry in watch:
-                inbox.put(entry)
+            for missed, item in watch:
+                if isinstance(item, WindowScore):
+                    inbox.put((missed, item))
+                elif item.kind in (ChangeKind.OPENED, ChangeKind.CLOSED):
+                    inbox.put((missed, item.alert))
         except ClientError as error:
             inbox.put(error)
 
-    for watch in (client.watch_scores(stream_id), client.watch_alerts(stream_id)):
+    alerts = client.watch_alerts(stream_id, include_suppressed=True)
+    for watch in (client.watch_scores(stream_id), alerts):
         # Daemons: one that waits for room in the inbox must not hold up the exit.
         threading.Thread(target=pump, args=(watch,), daemon=True).start()
     while True:
@@ -321,15 +413,24 @@ def _fail(sentence: str, code: int) -> int:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo,
+    "demo-camera": _demo_camera,
     "serve": _serve,
     "streams add": _add,
     "streams list": _list,
     "streams get": _get,
     "streams update": _update,
+    "streams snooze": _snooze,
     "streams remove": _remove,
     "watch": _watch,
+    "alerts list": _alerts,
+    "alerts get": _alerts,
+    "alerts ack": _alerts,
+    "alerts watch": _alerts,
     "push": _push,
+    "alerts evidence": _alerts_evidence,
     "model": _model,
     "backtest": _backtest,
     "calibrate": _calibrate,
+    "deliveries list": _deliveries,
+    "deliveries replay": _deliveries,
 }

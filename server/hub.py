@@ -124,6 +124,11 @@ class Hub(Generic[T]):
             if subscription.stream_id in (None, item.stream_id):
                 subscription.offer(item)
 
+    def publish_to_all(self, item: T) -> None:
+        """Hand an item to every watcher, of whatever stream; else as `publish`."""
+        for subscription in self._subscriptions:
+            subscription.offer(item)
+
     @asynccontextmanager
     async def subscribe(self, stream_id: str | None = None) -> AsyncIterator[Subscription[T]]:
         """Watch one stream, or all of them where `stream_id` is None.
@@ -151,9 +156,12 @@ class Hub(Generic[T]):
 
     def end_stream(self, stream_id: str) -> None:
         """End the watches of one stream, because it is gone; watches of all go on."""
-        for subscription in self._subscriptions:
-            if subscription.stream_id == stream_id:
-                subscription.end()
+        for subscription in self.watching(stream_id):
+            subscription.end()
+
+    def watching(self, stream_id: str) -> tuple[Subscription[T], ...]:
+        """Those that watch one stream alone."""
+        return tuple(one for one in self._subscriptions if one.stream_id == stream_id)
 
     def close(self) -> None:
         """End every watch, now and to come, because the server stops."""

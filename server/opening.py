@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from server.alerts import AlertMachine, AlertPolicy
+from server.alert_machine import AlertMachine
+from server.alerts import AlertPolicy
 from server.series import ScoreSeries
 
 Indices = npt.NDArray[np.intp]
@@ -64,7 +65,7 @@ class EventCounter:
     def at(self, threshold: float) -> Opened:
         """What opens at an open threshold."""
         policy = self._policy_at(threshold)
-        reach_seconds = getattr(policy, "merge_gap_seconds", 0.0) + self._slack_seconds
+        reach_seconds = policy.merge_gap_seconds + self._slack_seconds
         high = np.flatnonzero(self._scores >= policy.open_threshold)
         if not len(high):
             return Opened()

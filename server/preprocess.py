@@ -8,6 +8,7 @@ as turned or mirrored is set upright.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -17,6 +18,8 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from server.contract import Image
+from server.masks import MaskPainter, Place
+from server.tuning import Mask
 
 View = Literal["letterbox", "squash"]
 InterpolationName = Literal["bilinear", "bicubic", "area"]
@@ -109,11 +112,21 @@ class _Turn:
 
 
 class Preprocessor:
-    """Renders frames by one spec. Keeps swscale's context, so use one a thread."""
+    """Renders frames by one spec. Keeps swscale's context, so use one a thread.
 
-    def __init__(self, spec: PreprocessSpec) -> None:
+    Args:
+        spec: how.
+        masks: regions that are painted out; others may be set between two frames.
+    """
+
+    def __init__(self, spec: PreprocessSpec, masks: Sequence[Mask] = ()) -> None:
         self._spec = spec
         self._scaler = VideoReformatter()
+        self.set_masks(masks)
+
+    def set_masks(self, masks: Sequence[Mask]) -> None:
+        """Paint other regions out from the next frame on; from any thread."""
+        self._painter = MaskPainter(masks)
 
     def __call__(self, frame: av.VideoFrame) -> Image:
         """Render one frame.
@@ -121,19 +134,38 @@ class Preprocessor:
         Returns:
             (height, width, 3) uint8 RGB.
         """
+        painter, (image, place) = self._painter, self._rendered(frame)
+        painter.paint(image, place)
+        return image
+
+    def upright(self, frame: av.VideoFrame, longest: int) -> Image:
+        """A frame as people look at it, as it is turned and in the colours that the model sees.
+
+        Returns:
+            (H, W, 3) uint8 RGB of the frame's own size, or smaller so that the longer side
+            has `longest` pixels; the masks are painted out.
+        """
+        painter, turn = self._painter, _Turn.of(frame)
+        height, width = _turned(frame, turn)
+        scale = min(1.0, longest / max(height, width))
+        height, width = max(1, round(height * scale)), max(1, round(width * scale))
+        image = self._upright(frame, turn, height, width)
+        painter.paint(image, Place(0, 0, height, width))
+        return image
+
+    def _rendered(self, frame: av.VideoFrame) -> tuple[Image, Place]:
         spec = self._spec
         turn = _Turn.of(frame)
         if spec.view == "squash":
-            return self._upright(frame, turn, spec.height, spec.width)
-        height, width = frame.height, frame.width
-        if turn.swaps_axes:
-            height, width = width, height
+            image = self._upright(frame, turn, spec.height, spec.width)
+            return image, Place(0, 0, spec.height, spec.width)
+        height, width = _turned(frame, turn)
         scale = min(spec.height / height, spec.width / width)
         height, width = max(1, round(height * scale)), max(1, round(width * scale))
         canvas = np.zeros((spec.height, spec.width, 3), np.uint8)
         top, left = (spec.height - height) // 2, (spec.width - width) // 2
         canvas[top : top + height, left : left + width] = self._upright(frame, turn, height, width)
-        return canvas
+        return canvas, Place(top, left, height, width)
 
     def _upright(self, frame: av.VideoFrame, turn: _Turn, height: int, width: int) -> Image:
         if turn.swaps_axes:
@@ -164,3 +196,9 @@ class Preprocessor:
         declared_full = frame.color_range == ColorRange.JPEG
         given = self._spec.colour_range
         return given == "limited" or (given == "declared" and not declared_full)
+
+
+def _turned(frame: av.VideoFrame, turn: _Turn) -> tuple[int, int]:
+    """Height and width of a frame once it is upright."""
+    height, width = frame.height, frame.width
+    return (width, height) if turn.swaps_axes else (height, width)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from server.alerts import AlertMachine, ScoredSpan
+from server.alert_machine import AlertMachine
+from server.alerts import ScoredSpan
 from server.batcher import Lane
+from server.journal import StateLog
 from server.push import PushSession
 from server.scoring import WindowScore
 from server.streams import StreamConfig, StreamState, StreamStatus
@@ -26,6 +28,7 @@ class StreamRecord:
         session: the call that pushes its video; None where nobody does.
         last_score: newest score in [0, 1]; None before the first.
         status: what it is doing now.
+        state_log: what the log was told of that.
     """
 
     config: StreamConfig
@@ -37,6 +40,7 @@ class StreamRecord:
     session: PushSession | None = None
     last_score: float | None = None
     status: StreamStatus = field(default_factory=lambda: StreamStatus(StreamState.CONNECTING))
+    state_log: StateLog = field(default_factory=StateLog)
 
     @property
     def view(self) -> StreamView:

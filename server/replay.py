@@ -16,14 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from server.alerts import Alert, AlertMachine, AlertPolicy, ScoredSpan
+from server.alert_machine import AlertMachine
+from server.alerts import Alert, AlertPolicy, ScoredSpan
 from server.bundle import Bundle
 from server.ingest.video import file_windows
 from server.scoring import Detector, StreamMemory, Verdict, score_features
 from server.streams import SourceError
+from server.tuning import Mask
 from server.windows import Window
 
-_BATCH = 8
+BATCH = 8
+"""Windows of one run of the encoder, but for a clip's last ones."""
 _DECODERS = 2
 
 
@@ -39,6 +42,7 @@ class ClipReplay:
         windows: what the alert machine saw of each.
         alerts: closed alerts; their times are seconds in the clip, their
             sequences windows of the clip.
+        opened_frames: one past the last source frame of the window that opened each.
         error: why the clip could not be read, or could not to its end.
     """
 
@@ -48,6 +52,7 @@ class ClipReplay:
     scores: tuple[float, ...]
     windows: tuple[ScoredSpan, ...]
     alerts: tuple[Alert, ...]
+    opened_frames: tuple[int, ...]
     error: SourceError | None
 
     def alert_frames(self, alert: Alert, frames: int) -> tuple[int, int]:
@@ -58,18 +63,22 @@ class ClipReplay:
 
 
 def replay(
-    paths: Sequence[Path], bundle: Bundle, detector: Detector, policy: AlertPolicy
+    paths: Sequence[Path],
+    bundle: Bundle,
+    detector: Detector,
+    policy: AlertPolicy,
+    masks: Sequence[Mask] = (),
 ) -> Iterator[ClipReplay]:
-    """Replay clips in order, each as a stream of its own from a zero state."""
+    """Replay clips in order, each as a stream of its own, with these masks, from a zero state."""
     ahead: list[_Decoding] = []
     waiting = iter(paths)
     try:
-        ahead += [_Decoding(path, bundle) for path in islice(waiting, _DECODERS)]
+        ahead += [_Decoding(path, bundle, masks) for path in islice(waiting, _DECODERS)]
         while ahead:
             current = ahead[0]
             yield _replay_clip(current, bundle, detector, policy)
             ahead.pop(0)
-            ahead += [_Decoding(path, bundle) for path in islice(waiting, 1)]
+            ahead += [_Decoding(path, bundle, masks) for path in islice(waiting, 1)]
     finally:
         for decoding in ahead:
             decoding.cancel()
@@ -78,11 +87,12 @@ def replay(
 class _Decoding:
     """One clip being decoded on its own thread, a bounded number of windows ahead."""
 
-    def __init__(self, path: Path, bundle: Bundle) -> None:
+    def __init__(self, path: Path, bundle: Bundle, masks: Sequence[Mask]) -> None:
         self.path = path
         self.error: SourceError | None = None
         self._bundle = bundle
-        self._ready: queue.Queue[Window | None] = queue.Queue(2 * _BATCH)
+        self._masks = masks
+        self._ready: queue.Queue[Window | None] = queue.Queue(2 * BATCH)
         self._cancelled = threading.Event()
         threading.Thread(target=self._decode, name=f"decode {path.name}", daemon=True).start()
 
@@ -98,7 +108,8 @@ class _Decoding:
     def _decode(self) -> None:
         manifest = self._bundle.manifest
         try:
-            for window in file_windows(self.path, manifest.window, manifest.preprocess):
+            spec = manifest.preprocess
+            for window in file_windows(self.path, manifest.window, spec, self._masks):
                 if not self._put(window):
                     return
         except SourceError as error:
@@ -125,7 +136,7 @@ def _replay_clip(
     scores: list[float] = []
     changes: list[Alert] = []
     windows = decoding.windows()
-    while batch := list(islice(windows, _BATCH)):
+    while batch := list(islice(windows, BATCH)):
         features = detector.encode(np.stack([window.images for window in batch]))
         for window, feature in zip(batch, features, strict=True):
             if window.number == 0:
@@ -136,16 +147,19 @@ def _replay_clip(
             spans.append((window.first_frame, window.end_frame))
             scores.append(verdict.score)
     changes += machine.finish()
-    closed = tuple(alert for alert in changes if alert.is_closed)
     first_frames, end_frames = tuple(zip(*spans, strict=True)) or ((), ())
     return ClipReplay(
-        decoding.path,
-        first_frames,
-        end_frames,
-        tuple(scores),
-        tuple(seen),
-        closed,
-        decoding.error,
+        path=decoding.path,
+        first_frames=first_frames,
+        end_frames=end_frames,
+        scores=tuple(scores),
+        windows=tuple(seen),
+        alerts=tuple(alert for alert in changes if alert.is_closed),
+        # As an alert opens, its last window is the newest one of the clip.
+        opened_frames=tuple(
+            end_frames[alert.last_sequence] for alert in changes if not alert.is_closed
+        ),
+        error=decoding.error,
     )
 
 

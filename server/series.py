@@ -13,7 +13,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from server.alerts import CLOCK_STEP_SECONDS, ScoredSpan
+from server.alert_machine import CLOCK_STEP_SECONDS
+from server.alerts import ScoredSpan
 from server.contract import WINDOW_FRAMES
 
 Floats = npt.NDArray[np.float64]

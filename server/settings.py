@@ -2,13 +2,15 @@
 
 A setting comes from a flag, else from the environment (`GVVAD_GRPC__PORT`),
 else from the TOML file, else from its default here. A key that does not exist
-is refused wherever it stands. Streams are no settings: they live in the store.
+is refused wherever it stands. A secret can stand in a file of its own, named
+by its key with `_file` behind it. Streams are no settings: they live in the store.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,16 +28,30 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS
+from server.alerts import (
+    CLOSE_RATIO,
+    COOLDOWN_SECONDS,
+    MAX_DURATION_SECONDS,
+    MERGE_GAP_SECONDS,
+    MIN_DURATION_SECONDS,
+    AlertDefaults,
+)
 from server.bundle import DEFAULT_BUNDLE
+from server.delivery.receivers import BrokerUrl, ReceiverError, WebhookUrl
+from server.engine.flags import Device, EngineName
+from server.evidence.rules import EvidenceRules
 from server.ingest.access import LOOPBACK, Network
 from server.ingest.settings import MAX_PIXELS
-from server.wording import one_line, quoted
+from server.logs import LogFormat
+from server.secret_files import SecretFileError, read_secret
+from server.tuning import LONGEST_SECONDS, LONGEST_SHORT_SECONDS, EvidenceMode
+from server.wording import one_line, or_near, quoted
 
 if TYPE_CHECKING:
     from server.batcher import BatchSettings as BatchValues
 
 ENV_PREFIX = "GVVAD_"
+FILE_SUFFIX = "_file"
 # Read by the command line or by the tests; not settings of the server.
 ENV_IGNORED = frozenset({"GVVAD_DATA", "GVVAD_SERVER"})
 
@@ -75,10 +91,18 @@ def _refuse_no_path(value: object) -> object:
     raise PydanticCustomError("directory", "Input should be the path of a directory")
 
 
+def _refuse_no_file(value: object) -> object:
+    if isinstance(value, Path) or (isinstance(value, str) and value and "\0" not in value):
+        return value
+    raise PydanticCustomError("file", "Input should be the path of a file")
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(min_length=1)]
 Directory = Annotated[Path, BeforeValidator(_refuse_no_path)]
+File = Annotated[Path, BeforeValidator(_refuse_no_file)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+_Short = Annotated[float, Field(ge=0, le=LONGEST_SHORT_SECONDS, allow_inf_nan=False)]
 
 
 class GrpcSettings(_Group):
@@ -118,12 +142,17 @@ class EngineSettings(_Group):
             `batch.max_batch`, also where that is less.
     """
 
-    name: Literal["onnxruntime", "tensorrt", "tensorrt_rtx"] = "onnxruntime"
-    device: Literal["cpu", "cuda"] | None = None
+    name: EngineName = "onnxruntime"
+    device: Device | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     build: bool = True
     plans: Directory | None = None
     preferred_batch: Annotated[int, Field(ge=1, le=256)] | None = None
+
+    @property
+    def wanted_device(self) -> Literal["cpu", "cuda"]:
+        """Where the encoder shall run, also where that is left to the engine."""
+        return self.device or ("cpu" if self.name == "onnxruntime" else "cuda")
 
 
 class BatchSettings(_Group):
@@ -158,7 +187,8 @@ class IngestSettings(_Group):
         hang_seconds: a worker without a sign of life for so long is replaced.
         max_pixels: of a pushed frame; a larger one is refused before it is decoded.
         worker_memory_mb: a worker that holds more memory, in MB, is replaced; it needs 55, and
-            about 20 for each 1080p stream, more where a camera uses many reference frames.
+            about 20 for each 1080p stream, 15 more where evidence is kept of it, and more where a
+            camera uses many reference frames.
     """
 
     workers: Annotated[int, Field(ge=1, le=64)] = 2
@@ -205,27 +235,160 @@ class AccessSettings(_Group):
 
 
 class AlertSettings(_Group):
-    """When scores become alerts.
+    """How scores become alerts on a stream that is not tuned; all in capture time.
 
     Attributes:
-        close_ratio: an alert closes below this part of its open threshold (hysteresis).
-        min_duration_seconds: capture time an event must span to become an alert.
+        close_ratio: an alert begins to end below this part of its open threshold (hysteresis).
+        min_duration_seconds: that an event must span to become an alert.
+        merge_gap_seconds: scores stay low for so long before an alert ends.
+        max_duration_seconds: a longer alert is ended and continued by another.
+        cooldown_seconds: after the end of a delivered alert, in which none is delivered.
     """
 
     close_ratio: Annotated[float, Field(gt=0, le=1)] = CLOSE_RATIO
-    min_duration_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = (
-        MIN_DURATION_SECONDS
+    min_duration_seconds: _Short = MIN_DURATION_SECONDS
+    merge_gap_seconds: _Short = MERGE_GAP_SECONDS
+    max_duration_seconds: Annotated[float, Field(ge=1, le=LONGEST_SECONDS, allow_inf_nan=False)] = (
+        MAX_DURATION_SECONDS
     )
+    cooldown_seconds: Annotated[float, Field(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)] = (
+        COOLDOWN_SECONDS
+    )
+
+    def to_values(self) -> AlertDefaults:
+        """The same in the state machine's own type."""
+        return AlertDefaults(**self.model_dump())
+
+
+class EvidenceSettings(_Group):
+    """What is kept of the pictures around an alert, and for how long.
+
+    Attributes:
+        mode: of streams that say nothing themselves: keep (snapshot and clip), blur (a snapshot
+            too coarse to know anybody by) or none.
+        directory: where the files go; None takes one beside the store, and keeps nothing where
+            the store is in memory.
+        pre_roll_seconds: of a clip before the alert.
+        post_roll_seconds: of a clip after it.
+        max_clip_mb: a clip ends when it has grown so large, in MB.
+        max_days: older evidence is deleted.
+        max_mb: the oldest is deleted where all of it takes more, in MB.
+        min_free_mb: nothing new is kept while the disk has less room, in MB.
+    """
+
+    mode: Literal["keep", "blur", "none"] = "keep"
+    directory: Directory | None = None
+    pre_roll_seconds: Annotated[float, Field(ge=0, le=120, allow_inf_nan=False)] = 5
+    post_roll_seconds: Annotated[float, Field(ge=0, le=120, allow_inf_nan=False)] = 5
+    max_clip_mb: Annotated[int, Field(ge=1, le=100_000)] = 256
+    max_days: Annotated[float, Field(gt=0, le=36500, allow_inf_nan=False)] = 30
+    max_mb: Annotated[int, Field(ge=1, le=1_000_000_000)] = 10_000
+    min_free_mb: Annotated[int, Field(ge=0, le=1_000_000_000)] = 500
+
+    def to_rules(self, store_url: str) -> EvidenceRules:
+        """The same in the keeper's own type."""
+        # Only now: it brings SQLAlchemy along.
+        from server.evidence.place import beside
+
+        given = self.model_dump() | {"mode": EvidenceMode(self.mode)}
+        return EvidenceRules(**given | {"directory": self.directory or beside(store_url)})
 
 
 class StoreSettings(_Group):
-    """Where streams are kept: a SQLAlchemy URL, SQLite or PostgreSQL.
+    """Where streams and alerts are kept.
 
-    It may hold a password, so it is never shown.
+    Attributes:
+        url: SQLAlchemy URL, SQLite or PostgreSQL. It may hold a password, so it is never shown;
+            `store.url_file` names a file that holds it.
+        alert_days: alerts that did not change for so many days are deleted; 0 keeps them for ever.
     """
 
     # repr=False: settings get logged.
     url: Annotated[str, Field(min_length=1, repr=False)] = "sqlite:///gvvad.db"
+    alert_days: Annotated[float, Field(ge=0, le=36500, allow_inf_nan=False)] = 90
+
+
+def _webhook_urls(value: object) -> object:
+    urls = _split_commas(value)
+    if not isinstance(urls, list | tuple):
+        return urls
+    try:
+        parsed = [url if isinstance(url, WebhookUrl) else WebhookUrl(url) for url in urls]
+    except ReceiverError as error:
+        raise PydanticCustomError("receiver", "{why}", {"why": str(error)}) from None
+    names = [url.sink for url in parsed]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise PydanticCustomError(
+            "receiver", "{why}", {"why": f"it names {twice} twice; give each path once"}
+        )
+    return parsed
+
+
+def _broker_url(value: object) -> object:
+    try:
+        return BrokerUrl(value) if isinstance(value, str) else value
+    except ReceiverError as error:
+        raise PydanticCustomError("receiver", "{why}", {"why": str(error)}) from None
+
+
+# What a reader of several servers' events tells them apart by: a URI or a path.
+EventSource = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+Topic = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$", max_length=100)]
+Hours = Annotated[float, Field(gt=0, le=24 * 365, allow_inf_nan=False)]
+
+
+class WebhookSettings(_Group):
+    """HTTP receivers of every change of an alert, as CloudEvents.
+
+    Attributes:
+        urls: http:// or https:// URLs; one with a comma in it writes %2C.
+        secret_file: secrets that sign, one a line, `whsec_` and base64 or any other text; all
+            of them sign, so that a new one can stand beside an old one for a while.
+        ca_file: certificates in PEM that are believed; None takes the system's.
+        source: the server's name in events, a URI or path, never to change.
+        timeout_seconds: of one attempt.
+        max_age_hours: after so long a delivery is given up, to be replayed by hand.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    urls: Annotated[tuple[WebhookUrl, ...], BeforeValidator(_webhook_urls)] = ()
+    secret_file: File | None = None
+    ca_file: File | None = None
+    source: EventSource = "/gvvad"
+    timeout_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 10
+    max_age_hours: Hours = 24
+
+
+class MqttSettings(_Group):
+    """An MQTT broker that gets every change of an alert and every stream's state.
+
+    Attributes:
+        url: mqtt:// or mqtts:// with user and host; None for no broker.
+        password_file: file with the user's password.
+        ca_file: certificates in PEM that are believed; None takes the system's.
+        client_id: empty takes one of the topic prefix and this machine's name.
+        topic_prefix: of all topics; no two servers of a broker may share one.
+        source: the server's name in events, a URI or path, never to change.
+        timeout_seconds: for the broker to acknowledge.
+        max_age_hours: after so long a delivery is given up, to be replayed by hand.
+        discovery_prefix: what Home Assistant listens to; empty tells it of no stream.
+        device_class: of Home Assistant's binary sensors.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    url: Annotated[BrokerUrl | None, BeforeValidator(_broker_url)] = None
+    password_file: File | None = None
+    ca_file: File | None = None
+    client_id: Annotated[str, Field(max_length=100)] = ""
+    topic_prefix: Topic = "gvvad"
+    source: EventSource = "/gvvad"
+    timeout_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 10
+    max_age_hours: Hours = 24
+    discovery_prefix: Topic | Literal[""] = "homeassistant"
+    device_class: Literal["motion", "problem", "safety"] = "safety"
 
 
 class HistorySettings(_Group):
@@ -245,9 +408,15 @@ class HistorySettings(_Group):
 
 
 class LogSettings(_Group):
-    """What the server writes to standard error."""
+    """What the server writes to standard error.
+
+    Attributes:
+        level: the least that is written.
+        format: lines for people, or one JSON object a line.
+    """
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    format: LogFormat = "plain"
 
 
 class Settings(_Group):
@@ -268,13 +437,16 @@ class Settings(_Group):
     push: PushSettings = PushSettings()
     access: AccessSettings = AccessSettings()
     alerts: AlertSettings = AlertSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     store: StoreSettings = StoreSettings()
     history: HistorySettings = HistorySettings()
+    webhook: WebhookSettings = WebhookSettings()
+    mqtt: MqttSettings = MqttSettings()
     log: LogSettings = LogSettings()
 
 
-# Left out of error sentences.
-_SECRET = frozenset({"store.url"})
+# Left out of error sentences; each may stand in a file, which KEY_file names.
+_SECRET = frozenset({"store.url", "webhook.urls", "mqtt.url"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +479,7 @@ def load_settings(
     given |= _from_environment(os.environ if environ is None else environ)
     given |= {key: _Given(value, f"--set {one_line(key)}") for key, value in (flags or {}).items()}
     _refuse_unknown(given)
+    given = _with_secrets(given)
     try:
         return Settings.model_validate(_nested(given))
     except ValidationError as error:
@@ -363,7 +536,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
 
 
 def _refuse_unknown(given: Mapping[str, _Given]) -> None:
-    known = setting_keys()
+    known = setting_keys() + [key + FILE_SUFFIX for key in sorted(_SECRET)]
     for key, entry in given.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1) or ["grpc.port"]
@@ -371,6 +544,27 @@ def _refuse_unknown(given: Mapping[str, _Given]) -> None:
                 f"unknown setting {one_line(key)} in {entry.origin}; "
                 f"remove it or use a known one, such as {near[0]}"
             )
+
+
+def _with_secrets(given: Mapping[str, _Given]) -> dict[str, _Given]:
+    """Put what stands in a secret's file, `store.url_file` say, in the place of its key."""
+    settled = dict(given)
+    for key in _SECRET:
+        entry = settled.pop(key + FILE_SUFFIX, None)
+        if entry is None:
+            continue
+        if key in settled:
+            raise SettingsError(
+                f"setting {key} from {settled[key].origin} and {key}{FILE_SUFFIX} from "
+                f"{entry.origin} exclude each other; remove one"
+            )
+        try:
+            settled[key] = _Given(read_secret(entry.value), f"the file of {entry.origin}")
+        except SecretFileError as error:
+            raise SettingsError(
+                f"setting {key}{FILE_SUFFIX} from {entry.origin}: {error}"
+            ) from None
+    return settled
 
 
 def _nested(given: Mapping[str, _Given]) -> dict[str, Any]:
@@ -395,4 +589,7 @@ def _sentence(error: ValidationError, given: Mapping[str, _Given]) -> str:
     )
     shown = "its value" if key in _SECRET else quoted(first["input"])
     origin = f" from {given[key].origin}" if key in given else ""
-    return f"setting {key}: {shown}{origin} cannot be used: {first['msg']}"
+    near = ""
+    if first["type"] == "literal_error":
+        near = or_near(str(first["input"]), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+    return f"setting {key}: {shown}{origin} cannot be used: {first['msg']}{near}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
 
-from server.alerts import AlertPolicy
+from server.alerts import AlertDefaults, AlertPolicy, PolicyError
 from server.batcher import BatchSettings
 from server.history import HistoryLimits
 from server.ingest.access import AccessPolicy
 from server.push import PushLimits
 from server.streams import StreamConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +21,7 @@ class SupervisorSettings:
 
     Attributes:
         batch: how windows are joined.
-        close_ratio: default close threshold as a share of the open threshold.
-        min_duration_seconds: that an event must last to become an alert.
+        alerts: how scores become alerts where a stream is not tuned.
         max_streams: at most so many at a time.
         access: which sources may be opened.
         push: what clients that push video may do.
@@ -27,16 +29,32 @@ class SupervisorSettings:
     """
 
     batch: BatchSettings
-    close_ratio: float
-    min_duration_seconds: float
+    alerts: AlertDefaults
     max_streams: int
     access: AccessPolicy
     push: PushLimits
     history: HistoryLimits = field(default_factory=HistoryLimits)
 
     def alert_policy(self, config: StreamConfig, bundle_threshold: float) -> AlertPolicy:
-        """How a stream's scores become alerts; the bundle's threshold stands in for its own."""
+        """How a stream's scores become alerts; the bundle's threshold stands in for its own.
+
+        Raises:
+            PolicyError: the stream's close threshold lies above the open one.
+        """
         opens = config.open_threshold
         if opens is None:
             opens = bundle_threshold
-        return AlertPolicy(opens, self.close_ratio * opens, self.min_duration_seconds)
+        return self.alerts.policy(opens, config.alerts)
+
+    def usable_policy(self, config: StreamConfig, bundle_threshold: float) -> AlertPolicy:
+        """The same for a stream that was stored under another bundle or other settings.
+
+        A close threshold that lies above today's open threshold is told to the log and
+        gives way to the server's default: such a stream must not keep a server from starting.
+        """
+        try:
+            return self.alert_policy(config, bundle_threshold)
+        except PolicyError as error:
+            logger.warning("stream %s: %s; the default stands in", config.stream_id, error)
+        tuning = replace(config.alerts, close_threshold=None)
+        return self.alert_policy(replace(config, alerts=tuning), bundle_threshold)

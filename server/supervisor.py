@@ -11,14 +11,18 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
-from server.alerts import Alert, AlertMachine
+from server.alert_machine import AlertMachine
+from server.alerts import Alert, EndReason
 from server.batcher import Batcher, Lane
 from server.calibration import Calibration, CalibrationAsk, CalibrationError
 from server.calibrator import Calibrator
+from server.desk import AlertDesk
+from server.evidence.keeper import EvidenceKeeper
+from server.evidence.reader import EvidenceReader
 from server.hub import Hub
 from server.ingest.events import (
     FrameStats,
@@ -26,10 +30,14 @@ from server.ingest.events import (
     IngestEvent,
     Reconnected,
     StatusChanged,
+    StreamEvent,
     WindowReady,
     WindowsSkipped,
 )
+from server.ingest.orders import EvidenceLost, EvidenceOrder, EvidenceReport
 from server.ingest.pool import IngestPool
+from server.journal import log_alert
+from server.logs import about
 from server.push import PushCalls, PushSession, waiting_for_push
 from server.pushed import PushFormat
 from server.record import StreamRecord, scored_span
@@ -74,6 +82,9 @@ class Supervisor:
         settings: values.
         store: where streams survive a restart.
         telemetry: where everything is counted.
+        scores: where scores are published.
+        desk: where changes of alerts are handed in; started before and stopped after.
+        keeper: of the alerts' evidence.
         make_pool: builds the decode workers around the callback for their events.
     """
 
@@ -85,15 +96,18 @@ class Supervisor:
         *,
         store: StreamStore,
         telemetry: Telemetry,
-        hubs: tuple[Hub[WindowScore], Hub[Alert]],
+        scores: Hub[WindowScore],
+        desk: AlertDesk,
+        keeper: EvidenceKeeper,
         make_pool: MakePool,
     ) -> None:
         self.model = model
         self.push_calls = PushCalls(settings.push)
-        self.scores, self.alerts = hubs
+        self.scores, self.desk = scores, desk
         self._settings = settings
         self._store = store
         self._telemetry = telemetry
+        self._keeper = keeper
         self._batcher = Batcher(detector, settings.batch, self)
         self._pool = make_pool(self._take_event)
         self._streams: dict[str, StreamRecord] = {}
@@ -120,11 +134,16 @@ class Supervisor:
             await asyncio.to_thread(self._batcher.stop)
             await asyncio.to_thread(self._calibrator.history.stop)
             for stream in self._all():
-                self._publish(stream.machine.finish())
+                self._follow(stream, stream.machine.finish(EndReason.STOPPED))
                 if stream.temporary:
                     continue
                 next_sequence = stream.lane.next_sequence
-                await asyncio.to_thread(self._store.settle, stream.config.stream_id, next_sequence)
+                try:
+                    await asyncio.to_thread(
+                        self._store.settle, stream.config.stream_id, next_sequence
+                    )
+                except StoreError as error:  # then the sequence goes on a little higher
+                    logger.warning("stream %s: %s", stream.config.stream_id, error)
 
     # What clients ask for
 
@@ -135,14 +154,17 @@ class Supervisor:
             StreamExistsError: the id, or the port to listen on, is taken.
             CapacityError: there are as many streams as the settings allow.
             SourceError: ADDRESS_DENIED.
+            PolicyError: its tuning does not go with its threshold.
             StoreError: it could not be stored; then it does not exist.
         """
         self._settings.access.check(config)
+        self._settings.alert_policy(config, self.model.threshold)
         async with self._changing:
             self._check_free(config)
             created_seconds = time.time()
             await asyncio.to_thread(self._store.save, config, created_seconds)
-            return await self._open(config, created_seconds, next_sequence=0)
+            next_sequence = await asyncio.to_thread(self._begins_at, config.stream_id)
+            return await self._open(config, created_seconds, next_sequence)
 
     def get(self, stream_id: str) -> StreamView:
         """One stream.
@@ -160,22 +182,25 @@ class Supervisor:
     async def update(self, stream_id: str, change: Change) -> StreamView:
         """Change a stream; it reconnects where its source changed or it had come to rest.
 
+        What changes its alerts alone never makes it reconnect.
+
         Raises:
-            UnknownStreamError, StreamExistsError, SourceError, StoreError: as `create`;
-                and whatever `change` raises.
+            UnknownStreamError, StreamExistsError, SourceError, PolicyError, StoreError: as
+                `create`; and whatever `change` raises.
         """
         async with self._changing:
             # Read here and not by the caller: what another update just changed is kept.
             config = change(self.get(stream_id).config)
             self._settings.access.check(config)
             self._check_port(config)
+            policy = self._settings.alert_policy(config, self.model.threshold)
             with self._lock:
                 stream = self._known(stream_id)
             if not stream.temporary:
                 await asyncio.to_thread(self._store.update, config)
             with self._lock:
                 before, stream.config = stream.config, config
-                stream.machine.policy = self._settings.alert_policy(config, self.model.threshold)
+                stream.machine.policy = policy
             self._reopen(stream, before)
             return self.get(stream_id)
 
@@ -235,12 +260,22 @@ class Supervisor:
             NotPushableError: it is no push:// stream, or another call pushes to it.
             StreamExistsError: the temporary id is taken.
             CapacityError: there are as many streams as the settings allow.
+            StoreError: nobody knows where the sequence of the temporary id begins.
         """
         session = await self._begin_push(stream_id, temporary_id, push)
         try:
             yield session
         finally:
             await asyncio.shield(self._end_push(session))
+
+    @property
+    def evidence(self) -> EvidenceReader:
+        """Opens what is kept of alerts' pictures."""
+        return self._keeper.reader
+
+    def direct(self, stream_id: str, order: EvidenceOrder) -> bool:
+        """Pass an order about evidence on to a stream's worker; whether there is one."""
+        return self._pool.direct(stream_id, order)
 
     def end_pushes(self, error: Exception) -> None:
         """End every session, because of `error`."""
@@ -251,9 +286,14 @@ class Supervisor:
     # What the workers report; on their reader threads
 
     def _take_event(self, event: IngestEvent) -> None:
-        stream = self._streams.get(event.stream_id)
-        if stream is None:
+        if isinstance(event, EvidenceReport | EvidenceLost):
+            self._keeper.report(event)  # of files, which may outlive their stream
             return
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            self._take_stream_event(stream, event)
+
+    def _take_stream_event(self, stream: StreamRecord, event: StreamEvent) -> None:
         match event:
             case WindowReady():
                 self._batcher.submit(stream.lane, event.window)
@@ -279,6 +319,7 @@ class Supervisor:
                 stream.status, state=event.state, reason=event.reason, message=event.message
             )
             if stream.lane.open:
+                stream.state_log.note(event)
                 is_up = event.state is StreamState.RUNNING
                 self._telemetry.stream_up(event.stream_id, is_up)
         if event.state is not StreamState.RUNNING:
@@ -315,7 +356,7 @@ class Supervisor:
             self._store.reserve(stream.config.stream_id, stream.reserved)
         except StoreError as error:
             if stream.lane.open:
-                logger.warning("stream %s: %s", stream.config.stream_id, error)
+                logger.warning("%s", error, extra=about(stream.config.stream_id))
 
     # What the batcher reports; on the engine thread
 
@@ -339,14 +380,14 @@ class Supervisor:
             span = scored_span(score)
             if not stream.temporary:
                 self._calibrator.history.add(lane.stream_id, span)
-            self._publish(stream.machine.push(span))
+            self._follow(stream, stream.machine.push(span))
 
     def broke_off(self, lane: Lane) -> None:
         """The source broke off: close an open alert, nothing is known beyond."""
         with self._lock:
             stream = self._streams.get(lane.stream_id)
             if stream is not None and stream.lane is lane:
-                self._publish(stream.machine.finish())
+                self._follow(stream, stream.machine.finish())
 
     def stage(self, name: str, seconds: float) -> None:
         """Count one stage of a batch."""
@@ -357,6 +398,11 @@ class Supervisor:
         self._telemetry.batch(size)
 
     # Helpers
+
+    def _begins_at(self, stream_id: str) -> int:
+        # What waits at the desk may be in the store by the time that is asked, not before.
+        waiting = self.desk.begins_at(stream_id)
+        return max(waiting, self._store.begins_at(stream_id))
 
     async def _open(
         self, config: StreamConfig, created_seconds: float, next_sequence: int
@@ -387,13 +433,13 @@ class Supervisor:
         machine = AlertMachine(
             config.stream_id,
             self.model.bundle_id,
-            self._settings.alert_policy(config, self.model.threshold),
+            self._settings.usable_policy(config, self.model.threshold),
         )
         stream = StreamRecord(config, created_seconds, lane, machine, reserved)
         with self._lock:
             self._streams[config.stream_id] = stream
             self._telemetry.stream_up(config.stream_id, False)
-        logger.info("stream %s: %s", config.stream_id, config.url)
+        logger.info("taken up from %s", config.url, extra=about(config.stream_id))
         return stream
 
     def _forget(self, stream: StreamRecord) -> None:
@@ -403,18 +449,22 @@ class Supervisor:
         with self._lock:
             del self._streams[stream_id]
             self._batcher.close_lane(stream.lane)
-            self._publish(stream.machine.finish())
+            self._follow(stream, stream.machine.finish(EndReason.STOPPED))
             self._telemetry.forget(stream_id)
         if stream.session is not None:
             stream.session.fail(UnknownStreamError(f"stream {stream_id} was deleted"))
         self.scores.end_stream(stream_id)
-        self.alerts.end_stream(stream_id)
-        logger.info("stream %s deleted", stream_id)
+        self.desk.end_stream(stream_id)
+        logger.info("deleted", extra=about(stream_id))
 
     def _reopen(self, stream: StreamRecord, before: StreamConfig) -> None:
         config = stream.config
+        if config != before and replace(config, alerts=before.alerts) == before:
+            return  # a snooze must not ask a camera again that refused us
         if config.is_pushed and before.is_pushed:
-            return  # what a client sends does not depend on the rest
+            with suppress(KeyError):  # nobody pushes to it now
+                self._pool.update(config)
+            return
         if stream.session is not None:
             gone = NotPushableError(f"stream {config.stream_id!r} got another source")
             stream.session.fail(gone)
@@ -437,7 +487,8 @@ class Supervisor:
             if stream_id is None:
                 config = StreamConfig(temporary_id, SourceUrl(PUSHED))
                 self._check_free(config)
-                stream = self._enter(config, time.time(), 0, 0)
+                next_sequence = await asyncio.to_thread(self._begins_at, temporary_id)
+                stream = self._enter(config, time.time(), next_sequence, 0)
                 stream.temporary = True
             else:
                 stream = self._pushable(stream_id)
@@ -484,20 +535,16 @@ class Supervisor:
             self._pool.remove(session.stream_id)
             self._change_status(stream, waiting_for_push(session.stream_id, Reason.END_OF_STREAM))
 
+    def _follow(self, stream: StreamRecord, changes: Sequence[Alert]) -> None:
+        self._keeper.watch(stream.config, stream.machine.event)
+        self._publish(changes)
+
     def _publish(self, changes: Sequence[Alert]) -> None:
         for alert in changes:
-            if alert.is_closed:
-                self._telemetry.alert_closed(alert.stream_id)
-            else:
-                self._telemetry.alert_opened(alert.stream_id)
-            logger.info(
-                "stream %s alert %s %s, peak %.3f",
-                alert.stream_id,
-                alert.alert_id,
-                alert.state.value,
-                alert.peak_score,
-            )
-            self.alerts.publish(alert)
+            self._keeper.changed(alert)
+            self._telemetry.alert_changed(alert)
+            log_alert(alert)
+            self.desk.submit(alert)
 
     def _viewed(self, stream: StreamRecord) -> StreamView:
         return replace(stream.view, calibration=self._calibrator.shown(stream.config))

@@ -7,6 +7,8 @@ and not at its first event, and go with the stream.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -19,6 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from server.alerts import Alert, Suppression
 from server.ingest.events import WorkerLoss
 from server.views import ModelInfo
 
@@ -27,6 +30,25 @@ _LATENCY_BUCKETS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0
 # From a head step (tenths of a millisecond) to an encoder that cannot keep up.
 _STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.3, 1.0)
 _BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDoc:
+    """One metric as its users see it.
+
+    Attributes:
+        name: as it stands in queries; a histogram's without `_bucket`, `_sum` and `_count`.
+        kind: counter, gauge or histogram.
+        labels: of every series.
+        text: what it counts.
+        buckets: upper bounds of a histogram's.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    text: str
+    buckets: tuple[float, ...] = ()
 
 
 class Telemetry:
@@ -40,6 +62,7 @@ class Telemetry:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         # Not the global one: two servers of one test process would share it.
         self.registry = CollectorRegistry()
+        self.documented: list[MetricDoc] = []
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._make_stream_metrics()
@@ -52,6 +75,8 @@ class Telemetry:
         # Touching a label makes its series: rate() does not see a first event that creates it.
         for counter in (self._frames, self._scored, self._alerts):
             counter.labels(stream_id)
+        for reason in Suppression:
+            self._suppressed.labels(stream_id, reason.value)
         self._alerts_open.labels(stream_id)
 
     def frames(self, stream_id: str, count: int, last_frame_seconds: float | None) -> None:
@@ -73,6 +98,15 @@ class Telemetry:
     def reconnected(self, stream_id: str, reason: str) -> None:
         """The source is opened again; `reason` is a value of `Reason`."""
         self._reconnects.labels(stream_id, reason).inc()
+
+    def alert_changed(self, alert: Alert) -> None:
+        """An alert opened or closed; one that is delivered to nobody counts by its reason alone."""
+        if alert.suppression is None and alert.is_closed:
+            self.alert_closed(alert.stream_id)
+        elif alert.suppression is None:
+            self.alert_opened(alert.stream_id)
+        elif not alert.is_closed:
+            self.alert_suppressed(alert.stream_id, alert.suppression.value)
 
     def alert_opened(self, stream_id: str) -> None:
         """An alert began."""
@@ -98,6 +132,12 @@ class Telemetry:
     def alerts_waiting(self, count: int) -> None:
         """Changes of alerts that the store has not taken yet."""
         self._alert_backlog.set(count)
+
+    def delivery_sink(self, sink: str) -> None:
+        """A receiver that there is: its series begin at zero."""
+        for outcome in ("delivered", "failed", "dead"):
+            self._deliveries.labels(sink, outcome)
+        self.deliveries_waiting(sink, 0, 0.0)
 
     def delivery(self, sink: str, outcome: str) -> None:
         """One attempt: delivered, failed or dead (given up)."""
@@ -129,9 +169,9 @@ class Telemetry:
         """Windows of one run of the encoder."""
         self._batch.observe(size)
 
-    def batch_shrunk(self) -> None:
-        """The engine's device was full, and its largest batch was halved."""
-        self._shrinks.inc()
+    def batch_resized(self, before: int, after: int) -> None:
+        """The engine's device was full and its largest batch was halved, or is doubled again."""
+        (self._shrinks if after < before else self._growths).inc()
 
     def worker_lost(self, loss: WorkerLoss) -> None:
         """A decode worker was replaced."""
@@ -142,6 +182,13 @@ class Telemetry:
         # A bundle that was swapped out must not stay at 1 beside the new one.
         self._model.clear()
         self._model.labels(info.bundle_id, info.encoder, info.engine, info.precision).set(1)
+        self._engine.clear()
+        self._engine.labels(info.engine, info.device).set(1)
+
+    def engine_requested(self, engine: str, device: str) -> None:
+        """What the settings ask for."""
+        self._engine_requested.clear()
+        self._engine_requested.labels(engine, device).set(1)
 
     def forget(self, stream_id: str) -> None:
         """Remove every series of a stream."""
@@ -190,27 +237,26 @@ class Telemetry:
         )
 
     def _make_server_metrics(self) -> None:
-        self._latency = Histogram(
+        self._latency = self._histogram(
             "gvvad_window_latency_seconds",
             "From the arrival of a window's last frame to its published score.",
-            buckets=_LATENCY_BUCKETS,
-            registry=self.registry,
+            [],
+            _LATENCY_BUCKETS,
         )
-        self._stage = Histogram(
+        self._stage = self._histogram(
             "gvvad_stage_duration_seconds",
             "Time of one stage of a window's way.",
             ["stage"],
-            buckets=_STAGE_BUCKETS,
-            registry=self.registry,
+            _STAGE_BUCKETS,
         )
-        self._batch = Histogram(
-            "gvvad_batch_size",
-            "Windows of one run of the encoder.",
-            buckets=_BATCH_BUCKETS,
-            registry=self.registry,
+        self._batch = self._histogram(
+            "gvvad_batch_size", "Windows of one run of the encoder.", [], _BATCH_BUCKETS
         )
         self._shrinks = self._counter(
             "gvvad_engine_batch_shrinks", "Times the GPU was full and the batch was halved.", []
+        )
+        self._growths = self._counter(
+            "gvvad_engine_batch_growths", "Times a halved batch was doubled again, as a try.", []
         )
         self._history_dropped = self._counter(
             "gvvad_history_windows_dropped", "Scores that the store could not keep.", []
@@ -222,14 +268,20 @@ class Telemetry:
             self._worker_restarts.labels(loss.value)
         labels = ["bundle", "encoder", "engine", "precision"]
         self._model = self._gauge("gvvad_model_info", "The bundle that is served.", labels)
+        self._engine = self._gauge(
+            "gvvad_engine_info", "What runs the encoder, and where.", ["engine", "device"]
+        )
+        self._engine_requested = self._gauge(
+            "gvvad_engine_requested_info",
+            "What the settings ask for; if gvvad_engine_info says another, that is a fault.",
+            ["engine", "device"],
+        )
         build = self._gauge("gvvad_build_info", "This project's version.", ["version"])
         build.labels(version("gvvad")).set(1)
 
     def _make_alert_metrics(self) -> None:
-        self._alert_backlog = Gauge(
-            "gvvad_alert_backlog",
-            "Changes of alerts that the store has not taken yet.",
-            registry=self.registry,
+        self._alert_backlog = self._gauge(
+            "gvvad_alert_backlog", "Changes of alerts that the store has not taken yet.", []
         )
         sink = ["sink"]
         self._deliveries = self._counter(
@@ -247,18 +299,23 @@ class Telemetry:
         self._evidence_deleted = self._counter(
             "gvvad_evidence_deleted", "Evidence files deleted by retention.", ["reason"]
         )
-        self._evidence_bytes = Gauge(
-            "gvvad_evidence_bytes", "Size of all evidence.", registry=self.registry
-        )
-        self._disk_free = Gauge(
-            "gvvad_evidence_disk_free_bytes",
-            "Room left on the disk that evidence is kept on.",
-            registry=self.registry,
+        self._evidence_bytes = self._gauge("gvvad_evidence_bytes", "Size of all evidence.", [])
+        self._disk_free = self._gauge(
+            "gvvad_evidence_disk_free_bytes", "Room left on the disk that evidence is kept on.", []
         )
 
     def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
+        self.documented.append(MetricDoc(name, "gauge", tuple(labels), text))
         return Gauge(name, text, labels, registry=self.registry)
 
-    # prometheus_client adds `_total` to the names of counters.
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
+        # prometheus_client adds `_total` to the names of counters.
+        self.documented.append(MetricDoc(f"{name}_total", "counter", tuple(labels), text))
         return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: list[str], buckets: Sequence[float]
+    ) -> Histogram:
+        doc = MetricDoc(name, "histogram", tuple(labels), text, tuple(buckets))
+        self.documented.append(doc)
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)

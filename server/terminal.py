@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from server.alerts import Alert
 from server.bank import Explanation
 from server.pushed import PushCounts
 from server.scoring import WindowScore
+from server.tuning import AlertTuning
+from server.tuning_text import quiet_text
 from server.views import ModelInfo, StreamView
 from server.wording import one_line
 
@@ -27,15 +30,31 @@ def stream_json(view: StreamView) -> Json:
         "mode": config.mode.value,
         "transport": config.transport.value,
         "open_threshold": config.open_threshold,
+        **_tuning_json(config.alerts),
+        "evidence": config.evidence_mode.value if config.evidence_mode is not None else None,
+        "masks": [mask.corners for mask in config.masks] or None,
         "state": status.state.value,
         "reason": status.reason.value if status.reason is not None else None,
         "message": status.message,
         "frames_decoded": status.frames_decoded,
         "reconnects": status.reconnects,
-        "last_frame_time": _rfc3339(status.last_frame_seconds),
+        "last_frame_time": rfc3339(status.last_frame_seconds),
         "next_sequence": view.next_sequence,
         "last_score": view.last_score,
-        "create_time": _rfc3339(view.created_seconds),
+        "create_time": rfc3339(view.created_seconds),
+    }
+
+
+def _tuning_json(tuning: AlertTuning) -> Json:
+    """What a stream tunes; None is the server's default."""
+    return {
+        "close_threshold": tuning.close_threshold,
+        "min_duration_seconds": tuning.min_duration_seconds,
+        "merge_gap_seconds": tuning.merge_gap_seconds,
+        "max_duration_seconds": tuning.max_duration_seconds,
+        "cooldown_seconds": tuning.cooldown_seconds,
+        "quiet_hours": [quiet_text(quiet) for quiet in tuning.quiet_hours],
+        "snooze_until": rfc3339(tuning.snooze_until_seconds),
     }
 
 
@@ -48,8 +67,8 @@ def score_json(score: WindowScore, missed: int) -> Json:
         "sequence": score.sequence,
         "window_number": score.span.number,
         "frames": [score.span.first_frame, score.span.end_frame],
-        "start_time": _rfc3339(score.span.start_capture_seconds),
-        "end_time": _rfc3339(score.span.end_capture_seconds),
+        "start_time": rfc3339(score.span.start_capture_seconds),
+        "end_time": rfc3339(score.span.end_capture_seconds),
         "score": score.score,
         "drop_reason": reason.value if reason is not None else None,
         "latency_seconds": score.latency_seconds,
@@ -67,11 +86,14 @@ def alert_json(alert: Alert, missed: int) -> Json:
         "bundle": alert.bundle_id,
         "state": alert.state.value,
         "sequences": [alert.first_sequence, alert.last_sequence],
-        "start_time": _rfc3339(alert.start_seconds),
-        "end_time": _rfc3339(alert.end_seconds),
+        "start_time": rfc3339(alert.start_seconds),
+        "end_time": rfc3339(alert.end_seconds),
         "peak_score": alert.peak_score,
-        "peak_time": _rfc3339(alert.peak_seconds),
+        "peak_time": rfc3339(alert.peak_seconds),
         "explanation": _explanation_json(alert.explanation),
+        "end_reason": alert.end_reason.value if alert.end_reason is not None else None,
+        "continues": alert.continues,
+        "suppression": alert.suppression.value if alert.suppression is not None else None,
         "missed": missed,
     }
 
@@ -106,19 +128,25 @@ def model_json(model: ModelInfo) -> Json:
     return {name: getattr(model, name) for name in ModelInfo.__slots__}
 
 
-def stream_table(views: Sequence[StreamView]) -> list[str]:
+def stream_table(views: Sequence[StreamView], now_seconds: float) -> list[str]:
     """Streams as lines under a heading."""
-    rows = [("STREAM", "STATE", "FRAMES", "SCORE", "SOURCE")]
+    rows = [("STREAM", "STATE", "FRAMES", "SCORE", "ALERTS", "SOURCE")]
     rows += [
         (
             view.config.stream_id,
             _state(view),
             str(view.status.frames_decoded),
             _number(view.last_score),
+            _tuned(view.config.alerts, now_seconds),
             str(view.config.url),
         )
         for view in views
     ]
+    return table(rows)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of as many cells each as lines, every column as wide as its longest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -128,9 +156,13 @@ def stream_table(views: Sequence[StreamView]) -> list[str]:
 
 def fields(content: Json) -> list[str]:
     """A JSON object as lines of name and value; what is unset is left out."""
-    shown = {name: value for name, value in content.items() if value not in (None, "")}
+    shown = {name: value for name, value in content.items() if value not in (None, "", [])}
     width = max(map(len, shown), default=0)
-    return [f"{name.ljust(width)}  {value}" for name, value in shown.items()]
+    lines = []
+    for name, value in shown.items():
+        parts = value if isinstance(value, list) else [value]
+        lines.append(f"{name.ljust(width)}  {', '.join(map(str, parts))}")
+    return lines
 
 
 def score_line(score: WindowScore, missed: int) -> str:
@@ -147,7 +179,10 @@ def score_line(score: WindowScore, missed: int) -> str:
 def alert_line(alert: Alert, missed: int) -> str:
     """An alert for people: when it opened or closed, and how high it went."""
     length_seconds = alert.end_seconds - alert.start_seconds
-    what = f"ALERT {alert.state.value} after {length_seconds:.1f} s, peak {alert.peak_score:.3f}"
+    # A capital is a call, and what is delivered to nobody should not call anybody.
+    name = "ALERT" if alert.suppression is None else "alert"
+    what = f"{name} {alert.state.value}{alert.remarks} after {length_seconds:.1f} s"
+    what += f", peak {alert.peak_score:.3f}"
     what += _nearest(alert.explanation)
     return _line(alert.end_seconds, alert.stream_id, what, missed)
 
@@ -177,11 +212,14 @@ def bar(score: float) -> str:
     return "#" * filled + "." * (_BAR_CELLS - filled)
 
 
+def clock(utc_seconds: float) -> str:
+    """The time of day for people: UTC, as in the server's log and in every API message."""
+    return f"{datetime.fromtimestamp(utc_seconds, UTC).strftime('%H:%M:%S.%f')[:-3]}Z"
+
+
 def _line(utc_seconds: float, stream_id: str, what: str, missed: int) -> str:
-    # UTC, as in the server's log and in every API message.
-    clock = datetime.fromtimestamp(utc_seconds, UTC).strftime("%H:%M:%S.%f")[:-3]
     lost = f" ({missed} lost before: read faster)" if missed else ""
-    return f"{clock}Z {stream_id.ljust(_ID_CELLS)} {what}{lost}"
+    return f"{clock(utc_seconds)} {stream_id.ljust(_ID_CELLS)} {what}{lost}"
 
 
 def _state(view: StreamView) -> str:
@@ -189,11 +227,26 @@ def _state(view: StreamView) -> str:
     return view.status.state.value + (f" ({reason.value})" if reason is not None else "")
 
 
+def _tuned(tuning: AlertTuning, now_seconds: float) -> str:
+    """How a stream's alerts differ from the server's defaults, in a few words."""
+    words = []
+    if replace(tuning, quiet_hours=(), snooze_until_seconds=None) != AlertTuning():
+        words.append("tuned")
+    if tuning.quiet_hours:
+        words.append("quiet hours")
+    until_seconds = tuning.snooze_until_seconds
+    if until_seconds is not None and until_seconds > now_seconds:
+        until = datetime.fromtimestamp(until_seconds, UTC)
+        words.append(f"snoozed until {until:%Y-%m-%d %H:%M}Z")
+    return ", ".join(words) or "-"
+
+
 def _number(score: float | None) -> str:
     return "-" if score is None else f"{score:.3f}"
 
 
-def _rfc3339(utc_seconds: float | None) -> str | None:
+def rfc3339(utc_seconds: float | None) -> str | None:
+    """UTC seconds as programs read them; None stays None."""
     if utc_seconds is None:
         return None
     return datetime.fromtimestamp(utc_seconds, UTC).isoformat(timespec="milliseconds")

@@ -20,6 +20,9 @@ LONGEST_SHORT_SECONDS = 3600.0
 LONGEST_SECONDS = 86_400.0
 """Of a maximum duration and a cooldown."""
 
+YEARS_SECONDS = (-62_135_596_800, 253_402_300_799)
+"""First and last whole second that can be shown as a date, in UTC seconds since 1970."""
+
 MAX_QUIET_HOURS = 50
 MAX_MASKS = 32
 MAX_CORNERS = 64
@@ -103,6 +106,7 @@ class AlertTuning:
         _check("merge_gap", self.merge_gap_seconds, 0, LONGEST_SHORT_SECONDS)
         _check("max_duration", self.max_duration_seconds, 1, LONGEST_SECONDS)
         _check("cooldown", self.cooldown_seconds, 0, LONGEST_SECONDS)
+        _check("snooze_until", self.snooze_until_seconds, *YEARS_SECONDS)
         if len(self.quiet_hours) > MAX_QUIET_HOURS:
             raise ValueError(
                 f"{len(self.quiet_hours)} quiet hours; a stream has at most {MAX_QUIET_HOURS}"

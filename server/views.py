@@ -19,6 +19,22 @@ class UnknownStreamError(LookupError):
     """There is no stream of that id; the message is the sentence for the client."""
 
 
+class UnknownAlertError(LookupError):
+    """There is no alert of that id; the message is the sentence for the client."""
+
+
+class NoEvidenceError(LookupError):
+    """An alert has no such evidence; the message is the sentence for the client."""
+
+
+class EvidencePendingError(RuntimeError):
+    """Evidence is not ready yet; the message is the sentence for the client."""
+
+
+class ExpiredCursorError(LookupError):
+    """What comes after a cursor is gone; the message is the sentence for the client."""
+
+
 class StreamExistsError(ValueError):
     """The id is taken; the message is the sentence for the client."""
 

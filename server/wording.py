@@ -6,7 +6,9 @@ and is shown short, on one line and without fail.
 
 from __future__ import annotations
 
+import difflib
 import reprlib
+from collections.abc import Iterable
 
 LIMIT_CHARACTERS = 200
 
@@ -37,3 +39,16 @@ def quoted(value: object) -> str:
         return _SHORT.repr(value)
     except ValueError:  # Python does not write out thousands of digits
         return "a number of thousands of digits"
+
+
+def or_near(text: str, known: Iterable[str]) -> str:
+    """The end of a sentence that refuses a name: the nearest known one, where there is one.
+
+    >>> or_near("tensort", ["onnxruntime", "tensorrt"])
+    '; did you mean tensorrt?'
+    >>> or_near("abacus", ["onnxruntime", "tensorrt"])
+    ''
+    """
+    # Closer than usual: "gpu" is not meant to be "cpu".
+    near = difflib.get_close_matches(text[:LIMIT_CHARACTERS], list(known), n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""

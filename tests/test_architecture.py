@@ -27,6 +27,7 @@ CORE = {
         "operating",
         "bank",
         "alerts",
+        "alert_machine",
         "replay",
     )
 }

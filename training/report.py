@@ -8,13 +8,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from server.alerts import (
-    CLOSE_RATIO,
-    MIN_DURATION_SECONDS,
-    AlertMachine,
-    AlertPolicy,
-    ScoredSpan,
-)
+from server.alert_machine import AlertMachine
+from server.alerts import CLOSE_RATIO, MIN_DURATION_SECONDS, AlertPolicy, ScoredSpan
 from server.metrics import average_precision, frame_scores, roc_auc
 from training.clips import Clip
 

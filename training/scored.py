@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from server.alerts import CLOSE_RATIO, AlertMachine, AlertPolicy, ScoredSpan
+from server.alert_machine import AlertMachine
+from server.alerts import CLOSE_RATIO, AlertPolicy, ScoredSpan
 from server.bundle import Bundle
 from server.contract import WINDOW_FRAMES
+from server.engine.choice import Engine
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from server.metrics import Labels, Scores, frame_scores, strict_causal_scores
 from server.operating import Alarm, ScoreTrace, StreamTruth, TruthEvent
@@ -183,9 +185,13 @@ def window_spans(manifest: Manifest, bag: Bag) -> np.ndarray:
 
 
 def by_bundle(
-    bundle: Bundle, manifest: Manifest, rows: Sequence[Row], tick: Callable[[], None]
+    bundle: Bundle,
+    manifest: Manifest,
+    rows: Sequence[Row],
+    tick: Callable[[], None],
+    engine: Engine | None = None,
 ) -> tuple[list[VideoScores], dict[str, str]]:
-    """Score videos as the server would.
+    """Score videos as the server would, with ONNX Runtime on the CPU or with another engine.
 
     Returns:
         Those that could be read and fill a window; why the others could not, by id.
@@ -196,12 +202,12 @@ def by_bundle(
     for row in rows:
         if row.video is None:
             raise TrainingError(f"{row.id!r} has no video; a bundle scores videos")
-    engine = OnnxDetector(bundle, EngineOptions())
+    detector = engine or OnnxDetector(bundle, EngineOptions())
     threshold = bundle.manifest.threshold.value
     policy = AlertPolicy(threshold, CLOSE_RATIO * threshold, 0.0)
     paths = [Path(manifest.file(str(row.video))) for row in rows]
     scored, skipped = [], {}
-    for row, found in zip(rows, replay(paths, bundle, engine, policy), strict=True):
+    for row, found in zip(rows, replay(paths, bundle, detector, policy), strict=True):
         tick()
         if found.error is not None:
             skipped[row.id] = str(found.error)

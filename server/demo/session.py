@@ -19,9 +19,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.alert_records import ChangeKind
 from server.alerts import Alert
 from server.demo import tether
 from server.demo.camera import Turn
+from server.rpc.alert_messages import WatchedAlert
 from server.rpc.client import Client, ClientError, Watch
 from server.scoring import WindowScore
 from server.streams import Mode, SourceUrl, StreamConfig
@@ -153,10 +155,15 @@ def _listen(camera: subprocess.Popen[str], log: Path, events: queue.SimpleQueue[
     events.put(Ended(f"the camera stopped: {tether.last_words(log)}" if failed else None))
 
 
-def _follow(watch: Watch[WindowScore] | Watch[Alert], events: queue.SimpleQueue[Event]) -> None:
+def _follow(
+    watch: Watch[WindowScore] | Watch[WatchedAlert], events: queue.SimpleQueue[Event]
+) -> None:
     try:
         for _, item in watch:
-            events.put(item)
+            if isinstance(item, WindowScore):
+                events.put(item)
+            elif item.kind in (ChangeKind.OPENED, ChangeKind.CLOSED):
+                events.put(item.alert)
     except ClientError as error:
         events.put(Ended(f"the server ended the watch: {error.sentence}"))
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from server.bundle import Bundle
 from server.engine.cuda import Cuda, load_cuda_runtime
-from server.engine.onnxruntime import Device, EngineError, EngineOptions, OnnxDetector
+from server.engine.flags import Device, EngineFlags, EngineName
+from server.engine.onnx_cuda import CudaOptions, OnnxCudaDetector
+from server.engine.onnxruntime import EngineError, EngineOptions, OnnxDetector, check_provider
 from server.engine.plans import Batches
+from server.engine.room import OnResize, nobody
 from server.engine.tensorrt import TensorRtDetector, TensorRtOptions
 from server.engine.tensorrt_build import load_tensorrt
 from server.scoring import Detector
-
-EngineName = Literal["onnxruntime", "tensorrt", "tensorrt_rtx"]
 
 
 class Engine(Detector, Protocol):
@@ -39,6 +39,9 @@ class Engine(Detector, Protocol):
 
     def warm_up(self, max_batch: int) -> None:
         """Run every path once, so that the first window is not the slow one."""
+
+    def close(self) -> None:
+        """Give back what it holds beyond its own memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,17 @@ class EngineChoice:
     plans: Path | None
 
 
+def choice_of(flags: EngineFlags, largest: int) -> EngineChoice:
+    """What a server with these settings would run, for batches up to `largest`."""
+    batches = Batches(largest, largest)
+    return EngineChoice(flags.name, flags.device, flags.threads, batches, True, None)
+
+
 def load_engine(
     bundle: Bundle,
     choice: EngineChoice,
-    cancelled: threading.Event,
-    on_shrink: Callable[[], None],
+    cancelled: threading.Event | None = None,
+    on_resize: OnResize = nobody,
 ) -> Engine:
     """Load a bundle into the engine that was asked for; it is not warm yet.
 
@@ -75,14 +84,19 @@ def load_engine(
         bundle: verified.
         choice: what to load it into.
         cancelled: set from another thread to end a build early.
-        on_shrink: told each time that the device was full and the largest batch halved.
+        on_resize: told what the largest batch was and is, when the device was full and it was
+            halved, and when it is doubled again.
 
     Raises:
         EngineError: it is not installed, lacks its device, or cannot run this bundle.
         BundleError: a graph is broken or not as the manifest says.
     """
     if choice.name == "onnxruntime":
-        return OnnxDetector(bundle, EngineOptions(choice.device or "cpu", choice.threads))
+        if choice.device != "cuda":
+            return OnnxDetector(bundle, EngineOptions(choice.threads))
+        check_provider("cuda")
+        cuda = Cuda(load_cuda_runtime())
+        return OnnxCudaDetector(bundle, CudaOptions(choice.batches.largest, on_resize), cuda)
     if choice.device == "cpu":
         raise EngineError(
             f"engine.name is {choice.name}, which runs on a GPU alone, and engine.device is cpu; "
@@ -90,5 +104,11 @@ def load_engine(
         )
     trt = load_tensorrt(choice.name)
     cuda = Cuda(load_cuda_runtime())
-    options = TensorRtOptions(choice.batches, choice.may_build, choice.plans, cancelled, on_shrink)
+    options = TensorRtOptions(
+        choice.batches,
+        choice.may_build,
+        choice.plans,
+        cancelled or threading.Event(),
+        on_resize,
+    )
     return TensorRtDetector(bundle, options, trt, cuda)

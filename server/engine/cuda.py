@@ -22,7 +22,8 @@ Address = int
 Stream = Any
 GraphExec = Any
 
-_CUDA_REMEDY = "mend the driver, or set engine.name=onnxruntime"
+_ON_THE_CPU = "set engine.name=onnxruntime with engine.device=cpu"
+_CUDA_REMEDY = f"mend the driver, or {_ON_THE_CPU}"
 
 
 class OutOfDeviceMemoryError(EngineError):
@@ -39,8 +40,8 @@ def load_cuda_runtime() -> Any:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
         raise EngineError(
-            f"TensorRT needs the package cuda-bindings ({error}); "
-            "pip install 'gvvad[trt]', or set engine.name=onnxruntime"
+            f"an engine on the GPU needs the package cuda-bindings ({error}); "
+            f"pip install cuda-bindings, or {_ON_THE_CPU}"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Run a bundle with ONNX Runtime, on the CPU or on CUDA.
+"""Run a bundle with ONNX Runtime on the CPU, and what its sessions have in common on CUDA.
 
 ONNX Runtime falls back to the CPU in silence when a provider cannot be had;
 here what was asked for runs, or nothing does.
@@ -6,17 +6,18 @@ here what was asked for runs, or nothing does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from server.bank import Explanation
-from server.bundle import Bundle, BundleError
+from server.bundle import Bundle, BundleError, Precision
 from server.contract import (
     EXPLANATION_INDEX,
     EXPLANATION_WEIGHT,
@@ -30,13 +31,21 @@ from server.contract import (
     State,
     TensorSpec,
 )
-from server.scoring import Step
+from server.engine.flags import Device
+from server.scoring import Detector, Step
 from server.wording import one_line
-
-Device = Literal["cpu", "cuda"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _REMEDY = "export the bundle again"
+_PRECISIONS: dict[Device, tuple[Precision, ...]] = {
+    "cpu": ("fp32", "fp16", "int8", "int8-symmetric"),
+    # It has int8 for no product of a graph like ours and would compute it in fp32.
+    "cuda": ("fp32", "fp16"),
+}
+_OTHERS: dict[Device, str] = {
+    "cpu": "export it with --precision fp32, fp16 or int8, or set engine.name=tensorrt",
+    "cuda": "export it with --precision fp32 or fp16, or set engine.name=tensorrt",
+}
 _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int64)": "int64",
@@ -54,25 +63,24 @@ class EngineOptions:
     """How to run.
 
     Attributes:
-        device: where the encoder runs; the head step always runs on the CPU,
-            where its few thousand multiplications beat a copy to a device.
         threads: threads of one encoder call; None leaves it to ONNX Runtime.
     """
 
-    device: Device = "cpu"
     threads: int | None = None
 
 
 class OnnxHead:
     """The head step of a bundle, on the CPU whatever the encoder runs on. Not thread-safe.
 
+    Its few thousand multiplications beat a copy to a device.
+
     Raises:
         BundleError: the graph is broken or has other inputs or outputs than the manifest says.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._session = _session(bundle.head_path, "cpu", 1)
-        _check_graph(bundle.head_path, self._session, *bundle.manifest.head_tensors())
+        self._session = open_session(bundle.head_path, "cpu", threads=1)
+        check_graph(bundle.head_path, self._session, *bundle.manifest.head_tensors())
         self._states = dict(bundle.manifest.head.states)
         self._sentences = bundle.sentences
 
@@ -122,23 +130,24 @@ class OnnxHead:
 
 
 class OnnxDetector:
-    """Encoder and head of a bundle in two sessions. Not thread-safe.
+    """Encoder and head of a bundle in two sessions on the CPU. Not thread-safe.
 
     Raises:
-        EngineError: the device cannot be had.
+        EngineError: the precision is none of ONNX Runtime's on a CPU.
         BundleError: a graph is broken or has other inputs or outputs than the
             manifest says.
     """
 
     name = "onnxruntime"
+    device: Device = "cpu"
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         manifest = bundle.manifest
-        self._encoder = _session(bundle.encoder_path, options.device, options.threads)
-        _check_graph(bundle.encoder_path, self._encoder, *manifest.encoder_tensors())
+        check_precision(bundle, self.device)
+        self._encoder = open_session(bundle.encoder_path, self.device, threads=options.threads)
+        check_graph(bundle.encoder_path, self._encoder, *manifest.encoder_tensors())
         head = OnnxHead(bundle)
         self.step, self.zero_state = head.step, head.zero_state
-        self.device = options.device
         self.precision = manifest.encoder.graph.precision
         size = manifest.preprocess
         self._image_shape = (manifest.window.sampled_frames, size.height, size.width, 3)
@@ -149,10 +158,7 @@ class OnnxDetector:
         Raises:
             EngineError: ONNX Runtime failed, or what comes out is no score.
         """
-        for batch in {1, max_batch}:
-            images = np.zeros((batch, *self._image_shape), np.uint8)
-            state = {k: np.repeat(v, batch, axis=0) for k, v in self.zero_state().items()}
-            self.step(self.encode(images), state)
+        run_once(self, self._image_shape, max_batch)
 
     def encode(self, images: Image) -> Feature:
         """(B, S, H, W, 3) uint8 -> (B, D) float32.
@@ -163,6 +169,17 @@ class OnnxDetector:
         features: Feature = _run(self._encoder, [FEATURE], {IMAGES: images})[0]
         check_features(features, len(images))
         return features
+
+    def close(self) -> None:
+        """Nothing to give back: all it holds goes with it."""
+
+
+def run_once(detector: Detector, image_shape: tuple[int, ...], max_batch: int) -> None:
+    """Run encoder and head on one window and on as many as there will be."""
+    for batch in {1, max_batch}:
+        images = np.zeros((batch, *image_shape), np.uint8)
+        state = {k: np.repeat(v, batch, axis=0) for k, v in detector.zero_state().items()}
+        detector.step(detector.encode(images), state)
 
 
 def check_features(features: Feature, count: int) -> None:
@@ -178,13 +195,49 @@ def check_features(features: Feature, count: int) -> None:
         )
 
 
-def _session(path: Path, device: Device, threads: int | None) -> ort.InferenceSession:
+def check_precision(bundle: Bundle, device: Device) -> None:
+    """Refuse what ONNX Runtime has no kernels for there, or would compute in another precision.
+
+    Raises:
+        EngineError: the precision is none of that device's.
+    """
+    precision = bundle.manifest.encoder.graph.precision
+    if precision not in _PRECISIONS[device]:
+        raise EngineError(
+            f"{bundle.encoder_path} is in {precision}, which ONNX Runtime does not compute in on "
+            f"{device} ({', '.join(_PRECISIONS[device])}); {_OTHERS[device]}"
+        )
+
+
+def check_provider(device: Device) -> None:
+    """Refuse a device that this build of ONNX Runtime knows nothing of.
+
+    Raises:
+        EngineError: it was built without it.
+    """
     provider = _PROVIDERS[device]
     if provider not in ort.get_available_providers():
         raise EngineError(
             f"this ONNX Runtime has no {provider}; install the project with its "
             f"{'gpu' if device == 'cuda' else 'cpu'} extra, or set engine.device to another one"
         )
+
+
+def open_session(
+    path: Path,
+    device: Device,
+    *,
+    threads: int | None = None,
+    provider_options: Mapping[str, str] | None = None,
+) -> ort.InferenceSession:
+    """A graph on that device and no other.
+
+    Raises:
+        EngineError: the device cannot be had.
+        BundleError: the graph is broken; its cause is ONNX Runtime's own error.
+    """
+    check_provider(device)
+    provider = _PROVIDERS[device]
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
@@ -196,14 +249,14 @@ def _session(path: Path, device: Device, threads: int | None) -> ort.InferenceSe
         session = ort.InferenceSession(
             str(path),
             options,
-            providers=[provider],
-            # From the CPU it could only fall back to the CPU, and prints that it does.
-            enable_fallback=device != "cpu",
+            providers=[(provider, dict(provider_options or {}))],
+            # To the CPU, and it prints that it does.
+            enable_fallback=False,
         )
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
         raise BundleError(
-            f"{path} cannot be loaded by ONNX Runtime ({_first_line(error)}); {_REMEDY}"
-        ) from None
+            f"{path} cannot be loaded by ONNX Runtime ({in_words(error)}); {_REMEDY}"
+        ) from error
     if session.get_providers()[0] != provider:
         raise EngineError(
             f"engine.device is {device}, but ONNX Runtime fell back to "
@@ -212,12 +265,17 @@ def _session(path: Path, device: Device, threads: int | None) -> ort.InferenceSe
     return session
 
 
-def _check_graph(
+def check_graph(
     path: Path,
     session: ort.InferenceSession,
     inputs: list[TensorSpec],
     outputs: list[TensorSpec],
 ) -> None:
+    """Hold a session's graph against the manifest.
+
+    Raises:
+        BundleError: an input or output is missing, another or more than expected.
+    """
     check_tensors(path, "input", inputs, _specs(path, session.get_inputs()))
     check_tensors(path, "output", outputs, _specs(path, session.get_outputs()))
 
@@ -271,7 +329,7 @@ def _run(session: ort.InferenceSession, outputs: list[str], feeds: dict[str, Any
         results: list[Any] = session.run(outputs, feeds)
     except Exception as error:  # as above
         raise EngineError(
-            f"ONNX Runtime failed ({_first_line(error)}); check the bundle and the device"
+            f"ONNX Runtime failed ({in_words(error)}); check the bundle and the device"
         ) from error
     return results
 
@@ -283,6 +341,9 @@ def _some(numbers: npt.NDArray[Any]) -> str:
     return one_line(str((strange if len(strange) else flat)[:3]))
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+def in_words(error: Exception) -> str:
+    """What an error of ONNX Runtime says, in one line; of CUDA's the part that matters."""
+    text = str(error).strip()
+    of_cuda = re.search(r"CU[A-Z]* failure [^;\n]*", text)
+    lines = [of_cuda[0].strip()] if of_cuda else text.splitlines()
     return one_line(lines[0]) if lines else type(error).__name__

@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from server.bundle import Bundle
 from server.contract import Feature, Image
 from server.engine.cuda import Cuda, OutOfDeviceMemoryError
-from server.engine.onnxruntime import EngineError, OnnxHead, check_features
+from server.engine.onnxruntime import EngineError, OnnxHead, check_features, run_once
 from server.engine.plans import PLANS_FOLDER, Batches, PlanKey, PlanStore
+from server.engine.room import OnResize, nobody
 from server.engine.tensorrt_build import BuildTask, build_plan, engine_error, make_log
 from server.engine.tensorrt_runner import EncoderRunner, Plan
 
 logger = logging.getLogger(__name__)
 
 TensorRtName = Literal["tensorrt", "tensorrt_rtx"]
-
-
-def _nobody() -> None:
-    """Who is told of halved batches where nobody counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +38,17 @@ class TensorRtOptions:
         may_build: build a plan where there is none of this key.
         plans: folder of plans; None for the bundle's own.
         cancelled: set from another thread to end a build early.
-        on_shrink: told each time that the device was full and the largest batch halved.
+        on_resize: told what the largest batch was and is, when the device was full and it was
+            halved, and when it is doubled again.
+        clock: monotonic, in seconds.
     """
 
     batches: Batches
     may_build: bool = True
     plans: Path | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
-    on_shrink: Callable[[], None] = _nobody
+    on_resize: OnResize = nobody
+    clock: Callable[[], float] = time.monotonic
 
 
 class TensorRtDetector:
@@ -78,7 +77,7 @@ class TensorRtDetector:
         self.step, self.zero_state = head.step, head.zero_state
         plan = load_plan(bundle, options, trt, cuda.device)
         self._image_shape = plan.image_shape
-        self._runner = EncoderRunner(cuda, plan, options.on_shrink)
+        self._runner = EncoderRunner(cuda, plan, options.on_resize, options.clock)
 
     def warm_up(self, max_batch: int) -> None:
         """Take the device's memory, record CUDA graphs, and run every path once.
@@ -87,10 +86,7 @@ class TensorRtDetector:
             EngineError: the plan cannot run, or what comes out is no score.
         """
         self._runner.warm_up()
-        for batch in {1, max_batch}:
-            images = np.zeros((batch, *self._image_shape), np.uint8)
-            state = {k: np.repeat(v, batch, axis=0) for k, v in self.zero_state().items()}
-            self.step(self.encode(images), state)
+        run_once(self, self._image_shape, max_batch)
 
     def encode(self, images: Image) -> Feature:
         """(B, S, H, W, 3) uint8 -> (B, D) float32; any B, in as many runs as it takes.
@@ -123,7 +119,7 @@ def load_plan(bundle: Bundle, options: TensorRtOptions, trt: Any, device: str) -
     log = make_log(trt)
     runtime = trt.Runtime(log)
     key = plan_key(bundle, options.batches, trt, device)
-    store = PlanStore(options.plans or bundle.directory / PLANS_FOLDER)
+    store = PlanStore(options.plans or bundle.directory / PLANS_FOLDER, bundle.manifest.name)
     engine = _kept_engine(runtime, log, store.find(key))
     if engine is None:
         engine = _loaded(runtime, log, _built(bundle, key, store, options, (trt, log)))
@@ -177,6 +173,7 @@ def _built(
     store.prepare()
     plan = build_plan(*trt_and_log, _task(bundle, key, store, options))
     store.keep(key, plan)
+    store.forget_replaced(key)
     return plan
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from server.bundle import BundleError
-from server.contract import IMAGES, TensorSpec
+from server.contract import TensorSpec
 from server.engine.cuda import OutOfDeviceMemoryError
 from server.engine.onnxruntime import EngineError, check_tensors
 from server.engine.plans import Batches, write_whole
@@ -179,9 +179,9 @@ def _configured(trt: Any, builder: Any, task: BuildTask) -> Any:
         config.set_preview_feature(smaller, True)
     config.progress_monitor = _monitor(trt, task.cancelled)
     profile = builder.create_optimization_profile()
-    [images] = [tensor for tensor in task.inputs if tensor.name == IMAGES]
     sizes = (1, task.batches.preferred, task.batches.largest)
-    profile.set_shape(IMAGES, *((size, *images.shape[1:]) for size in sizes))
+    for tensor in task.inputs:
+        profile.set_shape(tensor.name, *((size, *tensor.shape[1:]) for size in sizes))
     config.add_optimization_profile(profile)
     return config
 

@@ -2,37 +2,30 @@
 
 Two slots take turns, each with a stream and buffers of its own: while one
 computes, the other copies. What a slot does for a batch of the profile is
-recorded as a CUDA graph. When the device is full the largest batch is halved.
+recorded as a CUDA graph. When the device is full the largest batch is halved, and later doubled.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from server.contract import FEATURE, IMAGES, Feature, Image
-from server.engine.cuda import (
-    Address,
-    Cuda,
-    GraphExec,
-    OutOfDeviceMemoryError,
-    Stream,
-    host_array,
-)
+from server.engine.buffers import Buffers, give_back
+from server.engine.cuda import Cuda, GraphExec, OutOfDeviceMemoryError
 from server.engine.onnxruntime import EngineError
 from server.engine.plans import Batches
+from server.engine.room import OnResize, Room
 from server.engine.tensorrt_build import engine_error
 
 logger = logging.getLogger(__name__)
 
 _SLOTS = 2
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +57,20 @@ class EncoderRunner:
     Args:
         cuda: the device.
         plan: what runs there.
-        on_shrink: told each time that the largest batch was halved.
-
-    Attributes:
-        largest: windows of one run; halved when the device is full.
+        on_resize: see `OnResize`; the device was full, or is tried with more again.
+        clock: monotonic, in seconds.
     """
 
-    def __init__(self, cuda: Cuda, plan: Plan, on_shrink: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        cuda: Cuda,
+        plan: Plan,
+        on_resize: OnResize,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._cuda = cuda
         self._plan = plan
-        self._on_shrink = on_shrink
-        self.largest = plan.batches.largest
+        self._room = Room(plan.batches.largest, on_resize, clock)
         self._slots: list[_Slot] = []
 
     def warm_up(self) -> None:
@@ -83,17 +79,18 @@ class EncoderRunner:
         Raises:
             EngineError: the plan cannot run.
         """
-        self._fitting(self._ready_slots)
+        self._room.fit(self._ready_slots, self.close)
 
     def encode(self, images: Image) -> Feature:
-        """(B, S, H, W, 3) uint8 -> (B, D) float32, in runs of at most `largest` windows.
+        """(B, S, H, W, 3) uint8 -> (B, D) float32, in runs of as many as there is room for.
 
         Raises:
             EngineError: the device failed, or has no room for a single window; the next call
                 starts from new buffers.
         """
         try:
-            return self._fitting(lambda: self._encode(images))
+            self._room.rise(len(images), self._ready_slots, self.close)
+            return self._room.fit(lambda: self._encode(images), self.close)
         except EngineError:
             self.close()
             raise
@@ -104,32 +101,19 @@ class EncoderRunner:
         for slot in slots:
             slot.close()
 
-    def _fitting(self, work: Callable[[], T]) -> T:
-        """Try with ever smaller batches, down to one window."""
-        while True:
-            try:
-                return work()
-            except OutOfDeviceMemoryError as error:
-                self.close()
-                if self.largest == 1:
-                    raise
-                self.largest //= 2
-                self._on_shrink()
-                logger.warning("%s; going on with batches of %d", error, self.largest)
-
     def _ready_slots(self) -> list[_Slot]:
         while len(self._slots) < _SLOTS:
-            slot = _Slot(self._cuda, self._plan, self.largest)
+            slot = _Slot(self._cuda, self._plan, self._room.largest)
             self._slots.append(slot)
             slot.open()
         return self._slots
 
     def _encode(self, images: Image) -> Feature:
         features = np.empty((len(images), self._plan.feature_dim), np.float32)
-        slots = self._ready_slots()
+        slots, largest = self._ready_slots(), self._room.largest
         under_way: list[tuple[_Slot, slice]] = []
-        for number, start in enumerate(range(0, len(images), self.largest)):
-            rows = slice(start, min(start + self.largest, len(images)))
+        for number, start in enumerate(range(0, len(images), largest)):
+            rows = slice(start, min(start + largest, len(images)))
             if len(under_way) == len(slots):
                 slot, done = under_way.pop(0)
                 features[done] = slot.collect()
@@ -148,11 +132,7 @@ class _Slot:
         self._cuda = cuda
         self._plan = plan
         self._largest = largest
-        self._window_bytes = math.prod(plan.image_shape)
-        self._feature_bytes = plan.feature_dim * np.dtype(np.float32).itemsize
-        self._streams: list[Stream] = []
-        self._device: list[Address] = []
-        self._host: list[Address] = []
+        self._buffers = Buffers(cuda, plan.image_shape, plan.feature_dim, largest)
         # A graph is void once its context is used otherwise, so each has one of its own.
         self._any: Any = None
         self._recorded: dict[int, Any] = {}
@@ -161,53 +141,36 @@ class _Slot:
 
     def open(self) -> None:
         """Take memory, run the batches of the profile, record them."""
-        self._streams.append(self._cuda.open_stream())
-        for bytes_each in (self._window_bytes, self._feature_bytes):
-            self._device.append(self._cuda.allocate(self._largest * bytes_each))
-            self._host.append(self._cuda.allocate_host(self._largest * bytes_each))
-        self._images = host_array(self._host[0], (self._largest, *self._plan.image_shape), np.uint8)
-        features_shape = (self._largest, self._plan.feature_dim)
-        self._features = host_array(self._host[1], features_shape, np.float32)
-        self._images[:] = 0
+        self._buffers.open()
         self._open_contexts()
         # The first run of a shape takes memory and time that no later one does.
         self._run(self._any, self._largest)
-        self._cuda.wait(self._streams[0])
+        self._buffers.wait()
         for batch, context in self._recorded.items():
             self._record(context, batch)
 
     def start(self, images: Image) -> None:
         """Begin with a batch; returns at once."""
         self._count = len(images)
-        self._images[: self._count] = images
+        self._buffers.images[: self._count] = images
         graph = self._graphs.get(self._count)
         if graph is not None:
-            self._cuda.launch(graph, self._streams[0])
+            self._cuda.launch(graph, self._buffers.stream)
         else:
             self._run(self._any, self._count)
 
     def collect(self) -> Feature:
         """Wait for the batch; its features, until the next start."""
-        self._cuda.wait(self._streams[0])
-        features: Feature = self._features[: self._count]
+        self._buffers.wait()
+        features: Feature = self._buffers.features[: self._count]
         return features
 
     def close(self) -> None:
         """Give everything back, whatever state the device is in."""
-        # What still runs uses the rest.
-        self._give_back(self._cuda.wait, self._streams)
-        self._give_back(self._cuda.close_graph, self._graphs.values())
+        self._buffers.settle()
+        give_back(self._cuda.close_graph, self._graphs.values())
         self._any, self._recorded, self._graphs = None, {}, {}
-        self._give_back(self._cuda.free, self._device)
-        self._give_back(self._cuda.free_host, self._host)
-        self._give_back(self._cuda.close_stream, self._streams)
-
-    def _give_back(self, give_back: Callable[[Any], None], taken: Iterable[Any]) -> None:
-        for what in taken:
-            try:
-                give_back(what)
-            except EngineError as error:  # a device that failed fails here again
-                logger.debug("giving back: %s", error)
+        self._buffers.close()
 
     def _open_contexts(self) -> None:
         """One for each batch of the profile and one for all others, on the same scratch."""
@@ -218,16 +181,17 @@ class _Slot:
         # Asked of each, since that is also what lays its scratch out for its shape.
         scratch_bytes = max(int(each.update_device_memory_size_for_shapes()) for each in contexts)
         if scratch_bytes:
-            self._device.append(self._cuda.allocate(scratch_bytes))
+            scratch = self._buffers.allocate(scratch_bytes)
             for context in contexts:
-                context.set_device_memory(self._device[-1], scratch_bytes)
+                context.set_device_memory(scratch, scratch_bytes)
 
     def _context(self, batch: int) -> Any:
         strategy = self._plan.module.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._plan.engine.create_execution_context(strategy)
         if context is None:
             raise self._failure("no execution context could be made")
-        for name, address in zip((IMAGES, FEATURE), self._device[:2], strict=True):
+        buffers = self._buffers
+        for name, address in ((IMAGES, buffers.images_at), (FEATURE, buffers.features_at)):
             if not context.set_tensor_address(name, address):
                 raise self._failure(f"the plan has no tensor {name}")
         self._set_batch(context, batch)
@@ -242,18 +206,16 @@ class _Slot:
         self._enqueue(context, batch)
 
     def _enqueue(self, context: Any, batch: int) -> None:
-        stream = self._streams[0]
-        window_bytes, feature_bytes = batch * self._window_bytes, batch * self._feature_bytes
-        self._cuda.copy_to_device(self._device[0], self._host[0], window_bytes, stream)
-        if not context.execute_async_v3(int(stream)):
+        self._buffers.copy_in(batch)
+        if not context.execute_async_v3(int(self._buffers.stream)):
             raise self._failure(f"a batch of {batch} could not be run")
-        self._cuda.copy_to_host(self._host[1], self._device[1], feature_bytes, stream)
+        self._buffers.copy_out(batch)
 
     def _record(self, context: Any, batch: int) -> None:
         """Without a graph every batch is just started step by step."""
-        stream = self._streams[0]
+        stream = self._buffers.stream
         self._enqueue(context, batch)
-        self._cuda.wait(stream)
+        self._buffers.wait()
         try:
             self._graphs[batch] = self._cuda.capture(stream, lambda: self._enqueue(context, batch))
         except OutOfDeviceMemoryError:

@@ -50,3 +50,22 @@ def is_key_frame(codec: Codec, data: bytes) -> bool:
             return 16 <= (header >> 1) & 0x3F <= 21
         at = data.find(_START_CODE, at + len(_START_CODE))
     return False
+
+
+def parameter_sets(codec: Codec, data: bytes) -> bytes:
+    """The parameter sets before an access unit's picture, with start codes; empty without any.
+
+    H.264 table 7-1: types 7 and 8; H.265 table 7-1: types 32 to 34.
+    """
+    found = b""
+    at = data.find(_START_CODE)
+    while 0 <= at < len(data) - len(_START_CODE):
+        begin = at + len(_START_CODE)
+        kind = data[begin] & 0x1F if codec is Codec.H264 else (data[begin] >> 1) & 0x3F
+        if kind < 6 if codec is Codec.H264 else kind < 32:
+            break  # a slice of the picture
+        at = data.find(_START_CODE, begin)
+        if kind in ((7, 8) if codec is Codec.H264 else (32, 33, 34)):
+            # Zero bytes before the next start code are no part of a unit.
+            found += b"\0" + _START_CODE + data[begin : at if at >= 0 else None].rstrip(b"\0")
+    return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from server.ingest.orders import EvidenceLost, EvidenceReport
 from server.streams import Reason, StreamState
 from server.windows import Window, WindowSpan
 
@@ -110,4 +111,5 @@ class FrameTaken:
     damaged: bool
 
 
-IngestEvent = WindowReady | WindowsSkipped | StatusChanged | FrameStats | Reconnected | FrameTaken
+StreamEvent = WindowReady | WindowsSkipped | StatusChanged | FrameStats | Reconnected | FrameTaken
+IngestEvent = StreamEvent | EvidenceReport | EvidenceLost

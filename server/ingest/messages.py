@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.contract import WindowSpec
-from server.ingest.events import IngestEvent
+from server.ingest.events import StreamEvent
+from server.ingest.orders import EvidenceOrder, EvidenceReport
 from server.ingest.settings import IngestSettings
 from server.preprocess import PreprocessSpec
 from server.pushed import PushedFrame, PushFormat
@@ -65,6 +66,22 @@ class Acknowledge:
 
 
 @dataclass(frozen=True, slots=True)
+class TuneStream:
+    """Follow what changed of a stream but its source."""
+
+    generation: int
+    config: StreamConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DirectEvidence:
+    """What to do about one alert's evidence."""
+
+    generation: int
+    order: EvidenceOrder
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Close every source and exit."""
 
@@ -79,8 +96,10 @@ class Envelope:
     """An event and the life that it belongs to."""
 
     generation: int
-    event: IngestEvent
+    event: StreamEvent
 
 
-Command = StartStream | FeedStream | StopStream | Acknowledge | Shutdown
-Report = Heartbeat | Envelope
+Command = (
+    StartStream | FeedStream | StopStream | Acknowledge | TuneStream | DirectEvidence | Shutdown
+)
+Report = Heartbeat | Envelope | EvidenceReport

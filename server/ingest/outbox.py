@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from server.ingest.events import (
     FrameStats,
     FrameTaken,
-    IngestEvent,
     Reconnected,
     StatusChanged,
+    StreamEvent,
     WindowReady,
     WindowsSkipped,
 )
@@ -42,7 +42,7 @@ class Outbox:
     def __init__(self, stream_id: str, wake: Callable[[], None]) -> None:
         self._stream_id = stream_id
         self._wake = wake
-        self._pending: deque[IngestEvent] = deque()
+        self._pending: deque[StreamEvent] = deque()
         self._changed = threading.Condition()
         self._credits = LOSSLESS_CREDITS
         self._taken: deque[FrameTaken] = deque()
@@ -90,7 +90,7 @@ class Outbox:
             self._credits = min(self._credits + 1, LOSSLESS_CREDITS)
             self._changed.notify_all()
 
-    def pop(self) -> IngestEvent | None:
+    def pop(self) -> StreamEvent | None:
         """The next event to send; None where nothing waits."""
         with self._changed:
             # Room first: it matters not to the order of the rest, and the sender waits for it.
@@ -106,15 +106,15 @@ class Outbox:
         self._pending = _folded(self._pending)
 
 
-def _without_images(event: IngestEvent) -> IngestEvent:
+def _without_images(event: StreamEvent) -> StreamEvent:
     if not isinstance(event, WindowReady):
         return event
     return WindowsSkipped(event.stream_id, 1, (event.window.span,))
 
 
-def _folded(events: Iterable[IngestEvent]) -> deque[IngestEvent]:
+def _folded(events: Iterable[StreamEvent]) -> deque[StreamEvent]:
     """The same events, with neighbouring skips made one."""
-    folded: deque[IngestEvent] = deque()
+    folded: deque[StreamEvent] = deque()
     for event in events:
         last = folded[-1] if folded else None
         if isinstance(event, WindowsSkipped) and isinstance(last, WindowsSkipped):

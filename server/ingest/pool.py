@@ -13,19 +13,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from server.contract import WindowSpec
 from server.ingest.events import IngestEvent, StatusChanged, WorkerLoss
 from server.ingest.messages import (
     Acknowledge,
     Command,
+    DirectEvidence,
     Envelope,
     FeedStream,
     StartStream,
     StopStream,
+    TuneStream,
     WorkerSetup,
 )
+from server.ingest.orders import EvidenceLost, EvidenceOrder, EvidenceReport
 from server.ingest.process import WorkerProcess
 from server.ingest.recycling import MemoryJudge, Verdict
 from server.ingest.settings import IngestSettings
@@ -56,7 +59,6 @@ class _Stream:
     push: PushFormat | None = None
     interrupted_by: Reason | None = None
     state: StreamState = StreamState.CONNECTING
-    logged: tuple[StreamState, Reason | None] | None = None
     unsent: deque[FeedStream] = field(default_factory=deque)  # pushed while there was no worker
     delivery: threading.RLock = field(default_factory=threading.RLock)
 
@@ -93,7 +95,8 @@ class IngestPool:
 
     Every method is thread-safe and returns at once: what takes time happens in
     a supervisor thread. `on_event` is called from reader threads, one a worker,
-    and from the supervisor thread; never for one stream from two at a time. It
+    and from the supervisor thread; never for one stream from two at a time, but
+    for reports of evidence. It
     must return quickly, must not raise, and must not wait for a thread that is
     calling `update` or `remove` for the same stream. A `file://` stream and a
     lossless push send their next windows only as `acknowledge` is called.
@@ -166,9 +169,10 @@ class IngestPool:
         with stream.delivery:
             if not stream.generation:
                 raise KeyError(config.stream_id)  # removed meanwhile
-            same = replace(config, open_threshold=stream.config.open_threshold) == stream.config
+            same = _source_of(config) == _source_of(stream.config)
             stream.config = config
-            if same and not stream.at_rest:
+            if same and (stream.push is not None or not stream.at_rest):
+                self._order(stream, TuneStream(stream.generation, config))
                 return
             self._order_stop(stream)
             stream.generation = next(self._generations)
@@ -203,6 +207,18 @@ class IngestPool:
         stream = self._streams.get(stream_id)
         if stream is not None:
             self._order(stream, Acknowledge(stream.generation))
+
+    def direct(self, stream_id: str, order: EvidenceOrder) -> bool:
+        """Have a stream's worker do something about an alert's evidence.
+
+        Returns:
+            Whether there is such a stream; what the worker makes of it, an event tells.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return False
+        self._order(stream, DirectEvidence(stream.generation, order))
+        return True
 
     def stop(self, timeout_seconds: float = 2.0) -> None:
         """End all streams and workers; no process is left behind.
@@ -293,6 +309,7 @@ class IngestPool:
                 held_bytes / 1e6,
                 bound,
                 slot.judge.spared_seconds,
+                extra={"worker": str(slot.number)},
             )
 
     def _start_worker(self, slot: _Slot) -> None:
@@ -300,7 +317,12 @@ class IngestPool:
             slot.worker = WorkerProcess(self._setup, self._deliver)
         except OSError as error:
             slot.start_at_seconds = time.monotonic() + _RESPAWN_MAX_SECONDS
-            _logger.error("decode worker %d cannot be started: %s", slot.number, error)
+            _logger.error(
+                "decode worker %d cannot be started: %s",
+                slot.number,
+                error,
+                extra={"worker": str(slot.number)},
+            )
             return
         slot.started_at_seconds = time.monotonic()
         slot.judge.begin(slot.started_at_seconds)
@@ -321,13 +343,18 @@ class IngestPool:
         slot.worker = slot.farewell = None
         slot.start_at_seconds = time.monotonic() + self._respawn_wait_seconds(slot, loss)
         _logger.warning(
-            "decode worker %d (pid %d) %s and is replaced", slot.number, worker.pid, what
+            "decode worker %d (pid %d) %s and is replaced",
+            slot.number,
+            worker.pid,
+            what,
+            extra={"worker": str(slot.number)},
         )
         self._on_loss(loss)
         with self._lock:
             streams = [one for one in self._streams.values() if one.slot is slot]
         for stream in streams:
             self._tell_lost(stream, f"its decode process {what} and is being replaced")
+            self._on_event(EvidenceLost(stream.config.stream_id))
 
     def _respawn_wait_seconds(self, slot: _Slot, loss: WorkerLoss) -> float:
         if loss is WorkerLoss.MEMORY:
@@ -349,7 +376,10 @@ class IngestPool:
             )
             self._deliver(Envelope(stream.generation, event))
 
-    def _deliver(self, envelope: Envelope) -> None:
+    def _deliver(self, envelope: Envelope | EvidenceReport) -> None:
+        if isinstance(envelope, EvidenceReport):
+            self._on_event(envelope)  # whatever became of the stream: the files are there
+            return
         stream = self._streams.get(envelope.event.stream_id)
         if stream is None:
             return
@@ -357,19 +387,8 @@ class IngestPool:
             if stream.generation != envelope.generation:
                 return
             if isinstance(envelope.event, StatusChanged):
-                self._note(stream, envelope.event)
+                stream.state = envelope.event.state
             self._on_event(envelope.event)
-
-    def _note(self, stream: _Stream, event: StatusChanged) -> None:
-        """Remember the state; log it unless it is one more try of the same failure."""
-        stream.state = event.state
-        settled = (event.state, event.reason)
-        if event.state is StreamState.CONNECTING or settled == stream.logged:
-            return
-        stream.logged = settled
-        reason = f" ({event.reason.value})" if event.reason else ""
-        detail = f": {event.message}" if event.message else ""
-        _logger.info("stream %s %s%s%s", event.stream_id, event.state.value, reason, detail)
 
     def _end_workers(self) -> None:
         workers = [slot.worker for slot in self._slots if slot.worker is not None]
@@ -381,6 +400,11 @@ class IngestPool:
             if slot.worker is not None:
                 slot.worker.destroy()
                 slot.worker = None
+
+
+def _source_of(config: StreamConfig) -> tuple[object, ...]:
+    """What a worker opens; the rest can change while it runs."""
+    return config.url, config.mode, config.transport
 
 
 def _start_of(stream: _Stream) -> StartStream:

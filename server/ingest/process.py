@@ -16,6 +16,7 @@ from pathlib import Path
 
 import server
 from server.ingest.messages import Command, Envelope, Heartbeat, Report, Shutdown, WorkerSetup
+from server.ingest.orders import EvidenceReport
 
 _START_GRACE_SECONDS = 30.0
 _REAP_SECONDS = 5.0
@@ -35,7 +36,9 @@ class WorkerProcess:
         deliver: called with every event, from this worker's reader thread.
     """
 
-    def __init__(self, setup: WorkerSetup, deliver: Callable[[Envelope], None]) -> None:
+    def __init__(
+        self, setup: WorkerSetup, deliver: Callable[[Envelope | EvidenceReport], None]
+    ) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(

@@ -56,6 +56,11 @@ class PushDecoder:
         self._fruitless = 0
         self.was_damaged = False
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the newest picture, in pixels."""
+        return self._context.width, self._context.height
+
     def decode(self, frame: PushedFrame) -> list[SourceFrame[av.VideoFrame]]:
         """The pictures that a frame completes: none for a damaged one, and none while later
         frames are needed to know the order.

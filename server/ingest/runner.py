@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import av
 import av.container
@@ -28,10 +29,12 @@ from server.ingest.messages import StartStream, WorkerSetup
 from server.ingest.meter import Meter
 from server.ingest.outbox import Outbox
 from server.ingest.push import PushDecoder
+from server.ingest.recorder import EvidenceRoom, StreamRecorder
 from server.ingest.video import decode, decode_file, open_file, video_stream
+from server.logs import about
 from server.preprocess import Preprocessor
 from server.pushed import PushedFrame, PushFormat
-from server.streams import Mode, Reason, SourceError, StreamState
+from server.streams import Mode, Reason, SourceError, StreamConfig, StreamState
 from server.windows import MIN_GAP_SECONDS, SourceFrame, Window, WindowAssembler
 
 FIRST_FRAME_SECONDS = 30.0
@@ -49,10 +52,17 @@ class StreamRunner:
     Args:
         start: the stream and the generation of this life.
         setup: what is common to all streams.
+        room: for evidence, what is common to all streams.
         wake: called after there is something to send.
     """
 
-    def __init__(self, start: StartStream, setup: WorkerSetup, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        start: StartStream,
+        setup: WorkerSetup,
+        room: EvidenceRoom,
+        wake: Callable[[], None],
+    ) -> None:
         self._config = start.config
         self._settings = setup.settings
         self._push = start.push
@@ -65,7 +75,9 @@ class StreamRunner:
         self._has_run = start.interrupted_by is not None
         self.outbox = Outbox(start.config.stream_id, wake)
         self._meter = Meter(start.config.stream_id)
-        self._preprocess = Preprocessor(setup.preprocess)
+        self.recorder = StreamRecorder(start.config, room)
+        self._preprocess = Preprocessor(setup.preprocess, start.config.masks)
+        self._shown: SourceFrame[av.VideoFrame] | None = None
         self._assembler = WindowAssembler(setup.window, self._render)
         self._moved_pts_seconds: float | None = None
         self._moved_arrival_seconds = 0.0
@@ -82,6 +94,13 @@ class StreamRunner:
         """Ask the thread to end; one that waits for a camera ends by its own timeout."""
         self._stopped.set()
         self._pushed.put(None)
+        self.recorder.close()
+
+    def tune(self, config: StreamConfig) -> None:
+        """Follow what can change while the stream runs: masks, evidence, thresholds."""
+        self._config = config
+        self._preprocess.set_masks(config.masks)
+        self.recorder.tune(config)
 
     def feed(self, frame: PushedFrame | None) -> None:
         """Hand over a frame that a client pushed; None after its last one."""
@@ -156,7 +175,7 @@ class StreamRunner:
         ended = failure.reason is Reason.END_OF_STREAM
         if ended:
             for window in self._assembler.finish():
-                self._emit(window)
+                self._emit(window, self._shown)
         stats = self._meter.take()
         if stats is not None:
             self.outbox.put(stats)  # a push is forgotten before the next beat
@@ -165,14 +184,17 @@ class StreamRunner:
 
     def _session(self, read: Callable[[], SourceError]) -> SourceError:
         """Read a source until it ends; returns why it did."""
+        self.recorder.begin()
         try:
             return read()
         except SourceError as error:
             return error
         except Exception as error:  # the one boundary that keeps a stream from taking its worker
             report = self._config.url.redact(traceback.format_exc())
-            _logger.error("stream %s failed: %s", self._config.stream_id, report)
+            _logger.error("failed: %s", report, extra=about(self._config.stream_id))
             return SourceError(Reason.INTERNAL, f"internal error ({type(error).__name__})")
+        finally:
+            self.recorder.end()
 
     def _read_from(
         self, open_source: Callable[[], av.container.InputContainer | None]
@@ -201,6 +223,7 @@ class StreamRunner:
             started_seconds = time.monotonic()
             frames = decoder.decode(pushed)
             self._meter.count_decoding(time.monotonic() - started_seconds)
+            self.recorder.take_push(push.codec, pushed, decoder.size)
             self._take_all(iter(frames))
             self.outbox.took(damaged=decoder.was_damaged)
         self._take_all(iter(decoder.flush()))
@@ -232,7 +255,9 @@ class StreamRunner:
         elif self._push is None:
             self._require_time_to_pass(frame)
         for window in self._assembler.push(frame):
-            self._emit(window)
+            last = frame if frame.pts_seconds <= window.end_pts_seconds else self._shown
+            self._emit(window, last)
+        self._shown = frame
 
     def _require_time_to_pass(self, frame: SourceFrame[av.VideoFrame]) -> None:
         """Pictures whose times stand still have no place: that is a gap, and stale in the end."""
@@ -248,8 +273,11 @@ class StreamRunner:
         if stood_seconds > MIN_GAP_SECONDS:
             self._assembler.reset()
 
-    def _emit(self, window: Window) -> None:
+    def _emit(self, window: Window, last: SourceFrame[av.VideoFrame] | None) -> None:
         self._meter.count_window()
+        if last is not None:
+            # First: an order about the window's score finds its picture then.
+            self.recorder.show(window.end_capture_seconds, last.picture)
         if self._lossless:
             self.outbox.deliver(window, self._still_wanted)
         else:
@@ -263,7 +291,12 @@ class StreamRunner:
     def _open_file(self) -> av.container.InputContainer:
         return open_file(self._settings.access.allowed_file(self._config.url))
 
-    def _on_packet(self, decode_seconds: float) -> None:
+    def _on_packet(
+        self, packet: av.Packet[Any], capture_seconds: float, decode_seconds: float
+    ) -> None:
+        if self._plays_file and packet.pts is not None:
+            capture_seconds = self._started_utc_seconds + float(packet.pts * packet.time_base)
+        self.recorder.take(packet, capture_seconds)
         self._progress_seconds = time.monotonic()
         self._meter.count_decoding(decode_seconds)
         allowed_seconds = self._settings.read_timeout_seconds

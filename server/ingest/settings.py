@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from server.evidence.rules import EvidenceRules
 from server.ingest.access import AccessPolicy
+from server.logs import LogFormat
 
 HEARTBEAT_SECONDS = 0.5
 """A worker that is well says so as often."""
@@ -29,6 +31,8 @@ class IngestSettings:
         worker_memory_mb: a worker that holds more, resident or swapped out, in 10^6 bytes,
             is replaced.
         access: which sources may be opened.
+        evidence: what is kept of the pictures around an alert; nothing by default.
+        log_format: how workers write to standard error.
     """
 
     workers: int = 2
@@ -41,6 +45,8 @@ class IngestSettings:
     max_pixels: int = MAX_PIXELS
     worker_memory_mb: int = 2048
     access: AccessPolicy = field(default_factory=AccessPolicy)
+    evidence: EvidenceRules = field(default_factory=EvidenceRules)
+    log_format: LogFormat = "plain"
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 64:

@@ -10,9 +10,9 @@ import os
 import struct
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import av.container
@@ -23,10 +23,13 @@ from server.contract import WindowSpec
 from server.preprocess import Preprocessor, PreprocessSpec
 from server.streams import Reason
 from server.streams import SourceError as SourceError  # offline packages import it from here
+from server.tuning import Mask
 from server.windows import MIN_GAP_SECONDS, SourceFrame, Window, WindowAssembler
 
 MAX_CLOCK_ERROR_SECONDS = 600.0
 """A camera's clock that is further off is not set (1970, or another time zone)."""
+
+PacketTaker = Callable[["av.Packet[Any]", float, float], None]
 
 # Packets in flight inside a decoder: H.264 allows 16 reference frames.
 _ARRIVALS_KEPT = 64
@@ -99,7 +102,7 @@ def video_stream(container: av.container.InputContainer, name: str) -> av.video.
 def decode(
     container: av.container.InputContainer,
     stream: av.video.VideoStream,
-    on_packet: Callable[[float], None] | None = None,
+    on_packet: PacketTaker | None = None,
 ) -> Iterator[SourceFrame[av.VideoFrame]]:
     """Frames of `stream` in presentation order, until the source ends.
 
@@ -109,8 +112,8 @@ def decode(
     Args:
         container: an open source.
         stream: its video stream.
-        on_packet: called after each packet with the seconds its decoding took;
-            what it raises ends the iteration.
+        on_packet: called with each packet once it was decoded, its UTC capture time and the
+            seconds that decoding took; what it raises ends the iteration.
 
     Raises:
         av.error.FFmpegError: the source failed; a corrupt packet alone is skipped.
@@ -131,7 +134,7 @@ def decode(
         except av.error.InvalidDataError:
             frames = []
         if on_packet is not None:
-            on_packet(time.monotonic() - arrival_seconds)
+            on_packet(packet, capture_seconds, time.monotonic() - arrival_seconds)
         for frame in frames:
             if frame.pts is None or frame.time is None:
                 continue
@@ -143,7 +146,7 @@ def decode(
 def decode_file(
     container: av.container.InputContainer,
     name: str,
-    on_packet: Callable[[float], None] | None = None,
+    on_packet: PacketTaker | None = None,
 ) -> Iterator[SourceFrame[av.VideoFrame]]:
     """Frames of a recorded clip, in presentation order.
 
@@ -264,14 +267,23 @@ class CaptureClock:
         return not -MIN_GAP_SECONDS <= step_seconds <= passed_seconds + MIN_GAP_SECONDS
 
 
-def file_windows(path: Path, window: WindowSpec, preprocess: PreprocessSpec) -> Iterator[Window]:
+def file_windows(
+    path: Path, window: WindowSpec, preprocess: PreprocessSpec, masks: Sequence[Mask] = ()
+) -> Iterator[Window]:
     """Windows of a recorded clip, lossless, in order.
+
+    Args:
+        path: the clip.
+        window: geometry of the windows.
+        preprocess: how a frame becomes an image.
+        masks: regions that are painted out, as of the stream that it is a recording of.
 
     Raises:
         SourceError: the file cannot be read as video, or breaks off; the windows
             before the break have been given by then.
     """
-    assembler: WindowAssembler[av.VideoFrame] = WindowAssembler(window, Preprocessor(preprocess))
+    render = Preprocessor(preprocess, masks)
+    assembler: WindowAssembler[av.VideoFrame] = WindowAssembler(window, render)
     with open_file(path) as container:
         for frame in decode_file(container, str(path)):
             yield from assembler.push(frame)

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import logging
 import os
 import signal
 import sys
 import threading
 import time
+from collections import deque
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import av
 
+from server.ingest.filing import Filing
 from server.ingest.messages import (
     Acknowledge,
     Command,
+    DirectEvidence,
     Envelope,
     FeedStream,
     Heartbeat,
@@ -29,12 +31,20 @@ from server.ingest.messages import (
     Shutdown,
     StartStream,
     StopStream,
+    TuneStream,
     WorkerSetup,
 )
+from server.ingest.orders import EvidenceReport
+from server.ingest.pictures import Photographer
+from server.ingest.recorder import EvidenceRoom
 from server.ingest.runner import StreamRunner
 from server.ingest.settings import HEARTBEAT_SECONDS
+from server.logs import set_up
 
 _GOODBYE_SECONDS = 0.7
+_FILING_SECONDS = 0.8
+"""For clips that a shutdown ends; the pool gives a worker two seconds in all."""
+
 _OOM_SCORE_RAISE = 500
 _OOM_SCORE_MAX = 1000
 
@@ -54,9 +64,15 @@ class Worker:
         self._runners: dict[int, StreamRunner] = {}
         self._stopping: list[StreamRunner] = []
         self._wake = threading.Event()
+        self._sending = threading.Lock()
+        self._evidence: deque[EvidenceReport] = deque()
+        self._room = EvidenceRoom(
+            setup.settings.evidence, Photographer(setup.preprocess), Filing(), self._tell_evidence
+        )
 
     def serve(self) -> None:
         """Follow commands until the parent says so or is gone."""
+        self._room.filing.start()
         threading.Thread(target=self._send_reports, name="sender", daemon=True).start()
         while True:
             try:
@@ -74,19 +90,15 @@ class Worker:
                 self._start(command)
             case StopStream():
                 self._stop(command.generation)
-            case Acknowledge():
+            case Acknowledge() | FeedStream() | TuneStream() | DirectEvidence():
                 runner = self._runners.get(command.generation)
                 if runner is not None:
-                    runner.outbox.acknowledge()
-            case FeedStream():
-                runner = self._runners.get(command.generation)
-                if runner is not None:
-                    runner.feed(command.frame)
+                    _hand_over(command, runner)
 
     def _start(self, command: StartStream) -> None:
         if command.generation in self._runners:
             return
-        runner = StreamRunner(command, self._setup, self._wake.set)
+        runner = StreamRunner(command, self._setup, self._room, self._wake.set)
         with self._lock:
             self._runners[command.generation] = runner
         runner.start()
@@ -108,6 +120,9 @@ class Worker:
         end_seconds = time.monotonic() + _GOODBYE_SECONDS
         for runner in runners:
             runner.join(max(0.0, end_seconds - time.monotonic()))
+        self._room.filing.wait(_FILING_SECONDS)
+        with contextlib.suppress(OSError):
+            self._send_evidence()
 
     def _send_reports(self) -> None:
         beat_at_seconds = 0.0
@@ -127,7 +142,7 @@ class Worker:
         """Say that all is well, unless a thread is stuck: the parent then ends this process."""
         with self._lock:
             runners = [*self._runners.values(), *self._stopping]
-        if not any(runner.stuck for runner in runners):
+        if not self._room.filing.failed and not any(runner.stuck for runner in runners):
             self._send(Heartbeat())
         for generation, runner in self._current():
             stats = runner.take_stats()
@@ -136,7 +151,7 @@ class Worker:
 
     def _send_round(self) -> bool:
         """Send at most one event of each stream; whether there was any."""
-        sent = False
+        sent = self._send_evidence()
         for generation, runner in self._current():
             event = runner.outbox.pop()
             if event is not None:
@@ -148,8 +163,35 @@ class Worker:
         with self._lock:
             return list(self._runners.items())
 
+    def _tell_evidence(self, report: EvidenceReport) -> None:
+        self._evidence.append(report)
+        self._wake.set()
+
+    def _send_evidence(self) -> bool:
+        sent = False
+        while self._evidence:
+            with contextlib.suppress(IndexError):  # the other thread was faster
+                self._send(self._evidence.popleft())
+                sent = True
+        return sent
+
     def _send(self, report: Report) -> None:
-        self._connection.send(report)
+        with self._sending:  # at the end the main thread sends too
+            self._connection.send(report)
+
+
+def _hand_over(
+    command: Acknowledge | FeedStream | TuneStream | DirectEvidence, runner: StreamRunner
+) -> None:
+    match command:
+        case Acknowledge():
+            runner.outbox.acknowledge()
+        case FeedStream():
+            runner.feed(command.frame)
+        case TuneStream():
+            runner.tune(command.config)
+        case DirectEvidence():
+            runner.recorder.follow(command.order)
 
 
 def main() -> None:
@@ -158,13 +200,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # supervisors signal whole process groups
     faulthandler.enable()
     _go_first_when_memory_runs_out()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     av.logging.set_level(None)  # FFmpeg prints URLs with their credentials
     connection = Connection(int(sys.argv[1]))
     try:
         setup: WorkerSetup = connection.recv()
     except (EOFError, OSError):
         os._exit(0)
+    set_up("warning", setup.settings.log_format)
     Worker(connection, setup).serve()
     os._exit(0)  # a thread that hangs in FFmpeg must not keep the process
 

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from server.alerts import PolicyError
 from server.calibration import CalibrationError
 from server.hub import HubFullError
 from server.rpc.mapping import SENTENCE_KEY
@@ -23,13 +24,17 @@ from server.store.database import StoreError
 from server.streams import Reason, SourceError
 from server.views import (
     CapacityError,
+    EvidencePendingError,
+    ExpiredCursorError,
     IdleError,
     InvalidVideoError,
     LimitError,
     LostError,
+    NoEvidenceError,
     NotPushableError,
     StoppingError,
     StreamExistsError,
+    UnknownAlertError,
     UnknownStreamError,
 )
 
@@ -165,7 +170,12 @@ _CODES = {
     grpc.aio.InternalError: grpc.StatusCode.CANCELLED,
     InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidVideoError: grpc.StatusCode.INVALID_ARGUMENT,
+    PolicyError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownStreamError: grpc.StatusCode.NOT_FOUND,
+    UnknownAlertError: grpc.StatusCode.NOT_FOUND,
+    NoEvidenceError: grpc.StatusCode.NOT_FOUND,
+    EvidencePendingError: grpc.StatusCode.FAILED_PRECONDITION,
+    ExpiredCursorError: grpc.StatusCode.OUT_OF_RANGE,
     NotPushableError: grpc.StatusCode.FAILED_PRECONDITION,
     CalibrationError: grpc.StatusCode.FAILED_PRECONDITION,
     LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,

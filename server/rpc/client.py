@@ -6,9 +6,10 @@ cancelled. Safe to use from several threads.
 
 from __future__ import annotations
 
+import builtins
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -17,6 +18,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from gvvad.v1 import (
     alert_pb2,
     alert_pb2_grpc,
+    delivery_pb2,
+    delivery_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     score_pb2,
@@ -25,14 +28,20 @@ from gvvad.v1 import (
     stream_pb2_grpc,
 )
 
-from server.alerts import Alert
+from server.alert_records import AlertFilter, AlertRecord
 from server.calibration import Calibration, CalibrationAsk
+from server.delivery_records import Delivery, DeliveryFilter
+from server.evidence.files import EvidenceKind
 from server.pushed import PushCounts, PushedFrame, PushFormat
-from server.rpc import mapping, tuning_messages
+from server.rpc import alert_messages, delivery_messages, mapping, tuning_messages
+from server.rpc.alert_messages import CURSOR_KEY, WatchedAlert
 from server.rpc.calibration import calibration_request
+from server.rpc.evidence_service import KIND
 from server.rpc.mapping import SENTENCE_KEY
+from server.rpc.tuning_messages import write_tuning
 from server.scoring import WindowScore
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
+from server.tuning import AlertTuning, EvidenceMode, Mask, QuietHours
 from server.views import ModelInfo, StreamView
 
 _OPTIONS = (
@@ -78,6 +87,13 @@ class StreamChange:
         transport: of RTP.
         open_threshold: over 0 and at most 1.
         bundle_threshold: go back to the bundle's threshold.
+        policy: its close threshold and lengths; its quiet hours and snooze count for nothing.
+        default_policy: what `policy` leaves out goes back to the server's default.
+        quiet_hours: in place of those that are there; empty takes them away.
+        snooze_until_seconds: UTC.
+        end_snooze: deliver alerts again.
+        evidence_mode: what is kept of the pictures.
+        masks: regions that the detector never sees, in place of all there were.
     """
 
     url: SourceUrl | None = None
@@ -85,6 +101,13 @@ class StreamChange:
     transport: Transport | None = None
     open_threshold: float | None = None
     bundle_threshold: bool = False
+    policy: AlertTuning = field(default_factory=AlertTuning)
+    default_policy: bool = False
+    quiet_hours: tuple[QuietHours, ...] | None = None
+    snooze_until_seconds: float | None = None
+    end_snooze: bool = False
+    evidence_mode: EvidenceMode | None = None
+    masks: tuple[Mask, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +135,24 @@ class Watch(Generic[Item]):
     """A running watch or push: an iterator of `(missed, item)`, ended by `cancel` from any thread.
 
     Iteration raises `ClientError` when the server ends the watch.
+
+    Attributes:
+        cursor: of a watch of alerts, the place where it begins; empty for the others, and
+            where the server refused the watch.
     """
 
-    def __init__(self, call: _Call, read: Callable[[Any], tuple[int, Item]], address: str) -> None:
+    def __init__(
+        self,
+        call: _Call,
+        read: Callable[[Any], tuple[int, Item]],
+        address: str,
+        cursor: str = "",
+    ) -> None:
         self._call = call
         self._read = read
         self._address = address
         self._cancelled = False
+        self.cursor = cursor
 
     def __iter__(self) -> Iterator[tuple[int, Item]]:
         return self
@@ -163,6 +197,7 @@ class Client:
         self._streams = stream_pb2_grpc.StreamServiceStub(self._channel)
         self._scores = score_pb2_grpc.ScoreServiceStub(self._channel)
         self._alerts = alert_pb2_grpc.AlertServiceStub(self._channel)
+        self._deliveries = delivery_pb2_grpc.DeliveryServiceStub(self._channel)
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
 
     def create(self, config: StreamConfig) -> StreamView:
@@ -197,10 +232,26 @@ class Client:
             transport=mapping.TRANSPORT[change.transport],
             open_threshold=change.open_threshold,
         )
+        write_tuning(message, AlertTuning(), change.evidence_mode, change.masks or ())
         # A mask always: without one the server could not tell "unset" from "keep".
-        paths = [field.name for field, _ in message.ListFields() if field.name != "name"]
+        paths = [one.name for one, _ in message.ListFields() if one.name != "name"]
         if change.bundle_threshold and change.open_threshold is None:
             paths.append("open_threshold")
+        paths += tuning_messages.write_change(
+            message,
+            replace(
+                change.policy,
+                quiet_hours=change.quiet_hours or (),
+                snooze_until_seconds=change.snooze_until_seconds,
+            ),
+        )
+        reset = {
+            "alert_policy": change.default_policy,
+            "quiet_hours": change.quiet_hours == (),
+            "snooze_until_time": change.end_snooze,
+            "masks": change.masks == (),
+        }
+        paths += [path for path, given in reset.items() if given]
         request = stream_pb2.UpdateStreamRequest(stream=message, update_mask=FieldMask(paths=paths))
         return mapping.stream_view(self._ask(self._streams.UpdateStream, request))
 
@@ -230,12 +281,70 @@ class Client:
         call.initial_metadata()  # waits until the server has subscribed us
         return Watch(call, _read_score, self._address)
 
-    def watch_alerts(self, stream_id: str | None = None) -> Watch[Alert]:
-        """Alerts of one stream or of all, from now on; as `watch_scores`."""
-        name = mapping.stream_name(stream_id) if stream_id is not None else ""
-        call = self._alerts.WatchAlerts(alert_pb2.WatchAlertsRequest(stream=name))
-        call.initial_metadata()
-        return Watch(call, _read_alert, self._address)
+    def watch_alerts(
+        self,
+        stream_id: str | None = None,
+        cursor: str | None = None,
+        *,
+        include_suppressed: bool = False,
+    ) -> Watch[WatchedAlert]:
+        """Changes of alerts of one stream or of all; as `watch_scores`.
+
+        Args:
+            stream_id: the stream; None means all.
+            cursor: of the last change that was dealt with; None begins with the next one.
+            include_suppressed: also alerts that are delivered to nobody else.
+        """
+        request = alert_pb2.WatchAlertsRequest(
+            stream=mapping.stream_name(stream_id) if stream_id is not None else "",
+            cursor=cursor or "",
+            include_suppressed=include_suppressed,
+        )
+        call = self._alerts.WatchAlerts(request)
+        begins = dict(call.initial_metadata()).get(CURSOR_KEY, "")
+        return Watch(call, _read_alert, self._address, str(begins))
+
+    def list_alerts(
+        self, wanted: AlertFilter | None = None, most: int | None = None
+    ) -> Sequence[AlertRecord]:
+        """Alerts, the newest first, without the scores of their windows. Raises: ClientError.
+
+        Args:
+            wanted: which; None means all that were delivered.
+            most: of them; None means all.
+        """
+        records: list[AlertRecord] = []
+        request = alert_messages.filter_message(wanted or AlertFilter())
+        while True:
+            request.page_size = 200 if most is None else min(200, most - len(records))
+            page = self._ask(self._alerts.ListAlerts, request)
+            records += map(alert_messages.alert_record, page.alerts)
+            if not page.next_page_token or len(records) == most:
+                return records
+            request.page_token = page.next_page_token
+
+    def get_alert(self, alert_id: str) -> AlertRecord:
+        """One alert, with the scores of its windows. Raises: ClientError."""
+        request = alert_pb2.GetAlertRequest(alert_id=alert_id)
+        return alert_messages.alert_record(self._ask(self._alerts.GetAlert, request))
+
+    def acknowledge(self, alert_id: str, note: str = "") -> AlertRecord:
+        """Say that somebody has seen an alert. Raises: ClientError."""
+        request = alert_pb2.AcknowledgeAlertRequest(alert_id=alert_id, note=note)
+        return alert_messages.alert_record(self._ask(self._alerts.AcknowledgeAlert, request))
+
+    def read_evidence(self, alert_id: str, kind: EvidenceKind) -> Iterator[bytes]:
+        """A file of an alert's evidence in pieces, as long as it takes.
+
+        Raises:
+            ClientError: by the first step of the iteration, or where the server is lost.
+        """
+        request = alert_pb2.ReadEvidenceRequest(alert_id=alert_id, kind=KIND[kind])
+        try:
+            for message in self._alerts.ReadEvidence(request):
+                yield message.data
+        except grpc.RpcError as error:
+            raise _client_error(error, self._address) from None
 
     def push(
         self,
@@ -262,6 +371,29 @@ class Client:
         call = self._scores.ScoreVideo(messages)
         call.initial_metadata()
         return Watch(call, _read_push, self._address)
+
+    def deliveries(self, wanted: DeliveryFilter, most: int) -> builtins.list[Delivery]:
+        """So many deliveries, the newest first. Raises: ClientError."""
+        found: builtins.list[Delivery] = []
+        token = ""
+        while len(found) < most:
+            request = delivery_messages.list_request(wanted, min(most - len(found), 200), token)
+            page = self._ask(self._deliveries.ListDeliveries, request)
+            found += [delivery_messages.delivery(message) for message in page.deliveries]
+            token = page.next_page_token
+            if not token:
+                break
+        return found
+
+    def replay(self, ids: Sequence[int], sink: str | None) -> int:
+        """Try deliveries again that were given up; how many that are. Raises: ClientError.
+
+        Args:
+            ids: those to try; empty means all.
+            sink: only to this receiver; None means all.
+        """
+        request = delivery_pb2.ReplayDeliveriesRequest(delivery_ids=map(str, ids), sink=sink or "")
+        return self._ask(self._deliveries.ReplayDeliveries, request).replayed
 
     def close(self) -> None:
         """End everything that runs on this client."""
@@ -299,8 +431,8 @@ def _read_push(message: score_pb2.ScoreVideoResponse) -> tuple[int, PushAnswer]:
     return message.missed, PushAnswer(score, mapping.push_counts(message))
 
 
-def _read_alert(message: alert_pb2.WatchAlertsResponse) -> tuple[int, Alert]:
-    return message.missed, mapping.alert(message.alert)
+def _read_alert(message: alert_pb2.WatchAlertsResponse) -> tuple[int, WatchedAlert]:
+    return message.missed, alert_messages.watched_alert(message)
 
 
 def _client_error(error: grpc.RpcError, address: str) -> ClientError:

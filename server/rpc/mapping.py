@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from gvvad.v1 import alert_pb2, model_pb2, score_pb2, stream_pb2
+from gvvad.v1 import model_pb2, score_pb2, stream_pb2
 from gvvad.v1.score_pb2 import ScoreVideoRequest
 
-from server.alerts import Alert, AlertState
 from server.bank import Explanation, NearSentence
 from server.pushed import Codec, PushCounts, PushedFrame, PushFormat
 from server.rpc import tuning_messages
@@ -151,7 +150,7 @@ def score_message(score: WindowScore, bundle_id: str) -> score_pb2.WindowScore:
         drop_reason=_DROP[score.drop_reason],
         latency=duration(score.latency_seconds),
         bundle_id=bundle_id,
-        explanation=_told(score.explanation),
+        explanation=told(score.explanation),
     )
 
 
@@ -175,7 +174,7 @@ def window_score(message: score_pb2.WindowScore) -> WindowScore:
         score=message.score if message.HasField("score") else None,
         drop_reason=_DROP_OF[message.drop_reason],
         latency_seconds=message.latency.ToNanoseconds() / 1e9,
-        explanation=_explanation(message.explanation),
+        explanation=explanation_of(message.explanation),
     )
 
 
@@ -218,48 +217,16 @@ def push_counts(message: score_pb2.ScoreVideoResponse) -> PushCounts:
     return PushCounts(message.frames_received, message.frames_dropped, message.frames_damaged)
 
 
-def alert_message(alert: Alert) -> alert_pb2.Alert:
-    """An alert as it is now."""
-    return alert_pb2.Alert(
-        alert_id=alert.alert_id,
-        stream=stream_name(alert.stream_id),
-        bundle_id=alert.bundle_id,
-        state=_ALERT[alert.state],
-        first_sequence=alert.first_sequence,
-        last_sequence=alert.last_sequence,
-        start_time=timestamp(alert.start_seconds),
-        end_time=timestamp(alert.end_seconds),
-        peak_score=alert.peak_score,
-        peak_time=timestamp(alert.peak_seconds),
-        explanation=_told(alert.explanation),
-    )
-
-
-def alert(message: alert_pb2.Alert) -> Alert:
-    """An alert as it was when it was sent."""
-    return Alert(
-        alert_id=message.alert_id,
-        stream_id=stream_id(message.stream, "stream"),
-        bundle_id=message.bundle_id,
-        state=_ALERT_OF[message.state],
-        first_sequence=message.first_sequence,
-        last_sequence=message.last_sequence,
-        start_seconds=seconds(message.start_time),
-        end_seconds=seconds(message.end_time),
-        peak_score=message.peak_score,
-        peak_seconds=seconds(message.peak_time),
-        explanation=_explanation(message.explanation),
-    )
-
-
-def _told(explanation: Explanation) -> list[score_pb2.NearSentence]:
+def told(explanation: Explanation) -> list[score_pb2.NearSentence]:
+    """What a window resembles, as messages."""
     return [
         score_pb2.NearSentence(text=near.text, anomalous=near.anomalous, weight=near.weight)
         for near in explanation
     ]
 
 
-def _explanation(messages: Iterable[score_pb2.NearSentence]) -> Explanation:
+def explanation_of(messages: Iterable[score_pb2.NearSentence]) -> Explanation:
+    """What a window resembles."""
     return tuple(NearSentence(near.text, near.anomalous, near.weight) for near in messages)
 
 
@@ -316,7 +283,6 @@ _REASON = {item: stream_pb2.StreamReason.Value(f"STREAM_REASON_{item.name}") for
 _DROP = {item: score_pb2.DropReason.Value(f"DROP_REASON_{item.name}") for item in DropReason} | {
     None: score_pb2.DROP_REASON_UNSPECIFIED
 }
-_ALERT = {item: alert_pb2.AlertState.Value(f"ALERT_STATE_{item.name}") for item in AlertState}
 
 CODEC = {item: score_pb2.VideoCodec.Value(f"VIDEO_CODEC_{item.name}") for item in Codec}
 
@@ -326,4 +292,3 @@ TRANSPORT_OF = {value: key for key, value in TRANSPORT.items() if key is not Non
 _STATE_OF = {value: key for key, value in _STATE.items()}
 _REASON_OF = {value: key for key, value in _REASON.items()}
 _DROP_OF = {value: key for key, value in _DROP.items()}
-_ALERT_OF = {value: key for key, value in _ALERT.items()}

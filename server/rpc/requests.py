@@ -47,6 +47,18 @@ MUTABLE = (
     "evidence_mode",
     "masks",
 )
+POLICY_FIELDS = {
+    f"alert_policy.{name}": field
+    for name, field in {
+        "close_threshold": "close_threshold",
+        "min_duration": "min_duration_seconds",
+        "merge_gap": "merge_gap_seconds",
+        "max_duration": "max_duration_seconds",
+        "cooldown": "cooldown_seconds",
+    }.items()
+}
+"""Paths into a stream's alert policy, and the fields of `AlertTuning` that they stand for."""
+
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 200
 
@@ -105,13 +117,22 @@ def page(request: stream_pb2.ListStreamsRequest) -> Page:
     Raises:
         InvalidError: a negative size, or a token that no page came with.
     """
-    if request.page_size < 0:
+    size = page_size(request.page_size)
+    return Page(size, _after(request.page_token) if request.page_token else "")
+
+
+def page_size(asked: int) -> int:
+    """Most items of a page, where a client asks for so many.
+
+    Raises:
+        InvalidError: it is negative.
+    """
+    if asked < 0:
         raise InvalidError(
-            f"page_size ({request.page_size}) must be 0 to {LARGEST_PAGE}; 0 means {DEFAULT_PAGE}"
+            f"page_size ({asked}) must be 0 to {LARGEST_PAGE}; 0 means {DEFAULT_PAGE}"
         )
     # AIP-158: too large a size is cut down, not refused.
-    size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
-    return Page(size, _after(request.page_token) if request.page_token else "")
+    return min(asked or DEFAULT_PAGE, LARGEST_PAGE)
 
 
 def page_token(last_id: str) -> str:
@@ -213,7 +234,7 @@ def _after(token: str) -> str:
 def _changed_paths(request: stream_pb2.UpdateStreamRequest) -> Sequence[str]:
     paths = list(request.update_mask.paths)
     for path in paths:
-        if path not in (*MUTABLE, "*"):
+        if path not in (*MUTABLE, *POLICY_FIELDS, "*"):
             raise InvalidError(
                 f"update_mask path {shown(path)!r} cannot be changed; "
                 f"name any of {', '.join(MUTABLE)}"
@@ -263,13 +284,8 @@ def _tuning(stored: AlertTuning, message: stream_pb2.Stream, paths: Sequence[str
 def _alert_fields(paths: Sequence[str]) -> list[str]:
     """Fields of a stream's alert tuning that paths of a mask stand for."""
     fields = {
-        "alert_policy": [
-            "close_threshold",
-            "min_duration_seconds",
-            "merge_gap_seconds",
-            "max_duration_seconds",
-            "cooldown_seconds",
-        ],
+        "alert_policy": list(POLICY_FIELDS.values()),
+        **{path: [field] for path, field in POLICY_FIELDS.items()},
         "snooze_until_time": ["snooze_until_seconds"],
         "quiet_hours": ["quiet_hours"],
     }

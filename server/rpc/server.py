@@ -10,6 +10,8 @@ from grpc_reflection.v1alpha import reflection
 from gvvad.v1 import (
     alert_pb2,
     alert_pb2_grpc,
+    delivery_pb2,
+    delivery_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     score_pb2,
@@ -18,8 +20,10 @@ from gvvad.v1 import (
     stream_pb2_grpc,
 )
 
+from server.rpc.alert_service import AlertService
 from server.rpc.boundary import Boundary
-from server.rpc.service import AlertService, Backend, ModelService, ScoreService, StreamService
+from server.rpc.delivery_service import DeliveryLog, DeliveryService
+from server.rpc.service import Backend, ModelService, ScoreService, StreamService
 from server.settings import GrpcSettings
 from server.views import StoppingError
 
@@ -31,6 +35,7 @@ SERVICES = tuple(
         (stream_pb2, "StreamService"),
         (score_pb2, "ScoreService"),
         (alert_pb2, "AlertService"),
+        (delivery_pb2, "DeliveryService"),
         (model_pb2, "ModelService"),
     )
 )
@@ -59,12 +64,20 @@ class RpcServer:
 
     Args:
         backend: what the services serve.
+        deliveries: what DeliveryService serves.
         settings: address and limits.
         largest_message: bytes of a message, which only one with a frame of video comes near.
     """
 
-    def __init__(self, backend: Backend, settings: GrpcSettings, largest_message: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        deliveries: DeliveryLog,
+        settings: GrpcSettings,
+        largest_message: int,
+    ) -> None:
         self._backend = backend
+        self._deliveries = deliveries
         self._options = (*_OPTIONS, ("grpc.max_receive_message_length", largest_message))
         self._settings = settings
         self._boundary = Boundary()
@@ -77,8 +90,8 @@ class RpcServer:
         """The port that is listened on, also where 0 was asked for; 0 before the start."""
         return self._port
 
-    async def start(self) -> None:
-        """Listen and serve.
+    def bind(self) -> None:
+        """Take the port; who calls already waits for the start.
 
         Raises:
             PortError: the address is taken or not one of this machine's.
@@ -90,16 +103,28 @@ class RpcServer:
         stream_pb2_grpc.add_StreamServiceServicer_to_server(StreamService(backend), server)
         score_pb2_grpc.add_ScoreServiceServicer_to_server(ScoreService(backend), server)
         alert_pb2_grpc.add_AlertServiceServicer_to_server(AlertService(backend), server)
+        deliveries = DeliveryService(self._deliveries)
+        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(deliveries, server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(backend), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
-        # Bound before health says SERVING, served after: no probe sees a half-open port.
         self._port = self._listen(server)
+
+    async def start(self) -> None:
+        """Serve; take the port first where that was not done.
+
+        Raises:
+            PortError: as `bind`.
+        """
+        if self._server is None:
+            self.bind()
+        assert self._server is not None
+        # Bound before health says SERVING, served after: no probe sees a half-open port.
         for service in (*SERVICES, health.OVERALL_HEALTH):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        await server.start()
+        await self._server.start()
         logger.info("gRPC on %s", self._address(self._port))
 
     async def stop(self, grace_seconds: float = 1.0) -> None:
@@ -108,7 +133,7 @@ class RpcServer:
         # First of all, so that load balancers look elsewhere while calls still finish.
         await self._health.enter_graceful_shutdown()
         self._backend.scores.close()
-        self._backend.alerts.close()
+        self._backend.desk.changed.close()
         self._backend.end_pushes(StoppingError())
         if self._server is not None:
             await self._server.stop(grace_seconds)

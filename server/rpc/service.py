@@ -14,8 +14,6 @@ from typing import Protocol, TypeVar
 import grpc
 from google.protobuf.empty_pb2 import Empty
 from gvvad.v1 import (
-    alert_pb2,
-    alert_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     score_pb2,
@@ -24,8 +22,9 @@ from gvvad.v1 import (
     stream_pb2_grpc,
 )
 
-from server.alerts import Alert
 from server.calibration import Calibration, CalibrationAsk
+from server.desk import AlertDesk
+from server.evidence.reader import EvidenceReader
 from server.hub import Hub, OfStream
 from server.push import PushCalls, PushSession
 from server.pushed import PushFormat
@@ -57,14 +56,17 @@ class Backend(Protocol):
     that the settings do not allow; so does `pushing`, the session of a client that
     pushes video. `update` applies its change to what the stream is
     then, so that of two at once neither undoes the other's fields, and raises what the
-    change raises. `delete` ends the stream's watches on both hubs. `calibrate` raises
-    `server.calibration.CalibrationError` where footage cannot answer.
+    change raises. `delete` ends the stream's watches, of scores and of alerts. `calibrate`
+    raises `server.calibration.CalibrationError` where footage cannot answer.
     """
 
     scores: Hub[WindowScore]
-    alerts: Hub[Alert]
+    desk: AlertDesk
     model: ModelInfo
     push_calls: PushCalls
+
+    @property
+    def evidence(self) -> EvidenceReader: ...
 
     async def create(self, config: StreamConfig) -> StreamView: ...
 
@@ -211,26 +213,6 @@ class ScoreService(score_pb2_grpc.ScoreServiceServicer):
             if session.failure is not None:
                 raise session.failure
             await context.write(mapping.push_message(session.counts))
-
-
-class AlertService(alert_pb2_grpc.AlertServiceServicer):
-    """Watches of alerts."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
-    async def WatchAlerts(  # type: ignore[override]  # noqa: N802  see _watch
-        self,
-        request: alert_pb2.WatchAlertsRequest,
-        context: grpc.aio.ServicerContext[
-            alert_pb2.WatchAlertsRequest, alert_pb2.WatchAlertsResponse
-        ],
-    ) -> None:
-        async def send(missed: int, alert: Alert) -> None:
-            message = mapping.alert_message(alert)
-            await context.write(alert_pb2.WatchAlertsResponse(alert=message, missed=missed))
-
-        await _watch(self._backend, self._backend.alerts, request.stream, context, send)
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):

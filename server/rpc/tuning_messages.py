@@ -54,6 +54,18 @@ def write_tuning(
         message.masks.add(corners=corners)
 
 
+def write_change(message: stream_pb2.Stream, tuning: AlertTuning) -> list[str]:
+    """Fill in those fields of a stream's tuning that are given.
+
+    Returns:
+        Their paths, for the mask of an update.
+    """
+    write_tuning(message, tuning, None, ())
+    policy = [f"alert_policy.{field.name}" for field, _ in message.alert_policy.ListFields()]
+    given = {field.name for field, _ in message.ListFields()}
+    return policy + [path for path in ("quiet_hours", "snooze_until_time") if path in given]
+
+
 def alert_tuning(message: stream_pb2.Stream) -> AlertTuning:
     """How a stream's scores become alerts.
 
@@ -74,16 +86,16 @@ def alert_tuning(message: stream_pb2.Stream) -> AlertTuning:
         )
         for place, one in enumerate(message.quiet_hours)
     )
+    snooze_until_seconds = None
+    if message.HasField("snooze_until_time"):
+        until = message.snooze_until_time
+        snooze_until_seconds = _checked("stream.snooze_until_time", seconds, until)
     return _checked(
         "stream.alert_policy",
         lambda found: AlertTuning(
             close_threshold=found.close_threshold if found.HasField("close_threshold") else None,
             quiet_hours=quiet,
-            snooze_until_seconds=(
-                seconds(message.snooze_until_time)
-                if message.HasField("snooze_until_time")
-                else None
-            ),
+            snooze_until_seconds=snooze_until_seconds,
             **lengths,
         ),
         policy,

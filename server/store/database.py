@@ -9,6 +9,7 @@ positions.
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,12 @@ from sqlalchemy.pool import StaticPool
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BEFORE_ALEMBIC = "0001"
 """What a database is that has streams and no word of Alembic's."""
+
+_MIGRATION_LOCK = 0x67767661  # any number that no other program locks
+_CLOSE_SECONDS = 1.0
+
+_PATIENCE = {"connect_timeout": "5", "keepalives_idle": "10", "tcp_user_timeout": "10000"}
+"""libpq's parameters: a PostgreSQL that vanished is noticed within ten seconds, not hours."""
 
 
 class StoreError(OSError):
@@ -68,11 +75,17 @@ class Database:
             raise StoreError(f"store {self._shown()}: {_cause(error)}") from None
 
     def close(self) -> None:
-        """Let go of the database."""
-        with self._lock:
-            self._engine.dispose()
+        """Let go of the database; one that answers no more is left to the end of the process."""
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._engine.dispose()
+            finally:
+                self._lock.release()
 
     def _migrate(self, connection: Connection) -> None:
+        if connection.dialect.name == "postgresql":
+            # Servers that start at once on an empty database take turns; in SQLite they do anyway.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         config.attributes["connection"] = connection
@@ -99,6 +112,9 @@ def _parsed(url: str) -> URL:
         raise StoreError(
             "store.url is not a database URL; expected sqlite:///FILE or postgresql://..."
         ) from None
+    if parsed.drivername == "postgresql":
+        # SQLAlchemy's own choice of a driver differs between its versions.
+        parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise StoreError(
             f"store.url names the database {parsed.get_backend_name()!r}; "
@@ -111,7 +127,11 @@ def _engine(url: URL) -> Engine:
     try:
         if url.get_backend_name() != "sqlite":
             # Pre-ping: a database that restarted must not cost a stream its update.
-            return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
+            return sa.create_engine(
+                url.update_query_dict({**_PATIENCE, **url.query}),
+                hide_parameters=True,
+                pool_pre_ping=True,
+            )
         in_memory = url.database in (None, "", ":memory:")
         if not in_memory:
             _make_private(Path(str(url.database)))
@@ -132,8 +152,8 @@ def _engine(url: URL) -> Engine:
             f"store.url has parts that {url.get_backend_name()} does not take; "
             "expected sqlite:///FILE or postgresql://..."
         ) from None
-    if not in_memory:
-        sa.event.listen(engine, "connect", _set_pragmas)
+    sa.event.listen(engine, "connect", _set_up_sqlite)
+    sa.event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -151,12 +171,19 @@ def _make_private(path: Path) -> None:
         ) from None
 
 
-def _set_pragmas(connection: object, _record: object) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Python's module would begin no transaction before a change of the schema: a kill in
+    # the middle of a migration would leave half of it.
+    connection.isolation_level = None
+    cursor = connection.cursor()
     # A client that was told of an alert must find it after a power cut too.
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _cause(error: SQLAlchemyError) -> str:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 from sqlalchemy.engine import Connection
 
+from server.logs import about
 from server.store.database import Database, StoreError
 from server.store.tables import RETIRED, STREAMS
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
@@ -54,6 +55,7 @@ class StreamStore:
                     "stored stream %s is left out (%s); correct or delete its row in the store",
                     row.stream_id,
                     error,
+                    extra=about(row.stream_id),
                 )
         return streams
 
@@ -102,12 +104,12 @@ class StreamStore:
             next_sequence = connection.execute(found).scalar_one_or_none()
             if next_sequence is not None:
                 connection.execute(sa.delete(STREAMS).where(mine))
-                _retire(connection, stream_id, next_sequence)
+                retire_sequence(connection, stream_id, next_sequence)
 
     def retire(self, stream_id: str, next_sequence: int) -> None:
         """Remember where the sequence of a stream ended that was never stored."""
         with self.database.transaction() as connection:
-            _retire(connection, stream_id, next_sequence)
+            retire_sequence(connection, stream_id, next_sequence)
 
     def begins_at(self, stream_id: str) -> int:
         """Lowest sequence that no stream of that id, now gone, has given to a window."""
@@ -136,7 +138,8 @@ def _columns(config: StreamConfig) -> dict[str, object]:
     }
 
 
-def _retire(connection: Connection, stream_id: str, next_sequence: int) -> None:
+def retire_sequence(connection: Connection, stream_id: str, next_sequence: int) -> None:
+    """Remember that no window of a stream, now or once it is gone, gets a lower sequence."""
     mine = RETIRED.c.stream_id == stream_id
     before = connection.execute(sa.select(RETIRED.c.next_sequence).where(mine))
     # Alerts are known by stream and sequence: an id that comes back must not repeat one.

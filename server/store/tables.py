@@ -86,12 +86,15 @@ DELIVERIES = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("created_seconds", sa.Double, nullable=False),
+    sa.Column("since_seconds", sa.Double, nullable=False),
     sa.Column("due_seconds", sa.Double, nullable=False),
     sa.Column("error", sa.Text, nullable=False),
     sa.UniqueConstraint("position", "sink", name="one_delivery_a_sink"),
     sa.Index("deliveries_due", "sink", "state", "due_seconds"),
+    sa.Index("deliveries_by_alert", "alert_id"),
     sqlite_autoincrement=True,
 )
+"""`since_seconds` is where the longest time to try begins: the creation, or the last replay."""
 
 CALIBRATIONS = sa.Table(
     "calibrations",

@@ -55,16 +55,16 @@ def test_a_clock_that_is_set_breaks_no_stream_and_stretches_no_alert(
         add(client, "calm", camera.url("/calm"))
         add(client, "loud", camera.url("/loud"))
         scores.wait("calm", 2)
-        _, opened = next(alerts)
+        opened = next(alerts)[1].alert
         for ahead_seconds in (HOUR, -HOUR, 0):
             clock.set(ahead_seconds)
             set_seconds = time.monotonic()
-            _, closed = next(alerts)
+            closed = next(alerts)[1].alert
             assert closed.is_closed
             assert closed.alert_id == opened.alert_id
             lasted_seconds = closed.end_seconds - closed.start_seconds
             assert 0 <= lasted_seconds < time.monotonic() - began_seconds
-            _, opened = next(alerts)
+            opened = next(alerts)[1].alert
             assert not opened.is_closed
             again_seconds = time.monotonic() - set_seconds
             newest = scores.of("loud")[-1].span.end_capture_seconds
@@ -75,7 +75,7 @@ def test_a_clock_that_is_set_breaks_no_stream_and_stretches_no_alert(
             assert again_seconds < SETTLED_SECONDS
             assert abs(newest - time.time() - ahead_seconds) < SETTLED_SECONDS
         client.delete("loud")
-        _, closed = next(alerts)
+        closed = next(alerts)[1].alert
         assert 0 <= closed.end_seconds - closed.start_seconds < time.monotonic() - began_seconds
         status = client.get("calm").status
         assert (status.state, status.reconnects) == (StreamState.RUNNING, 0)

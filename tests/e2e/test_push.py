@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -74,12 +75,16 @@ def client(server: ServerProcess) -> Iterator[Client]:
         yield client
 
 
+_DOORS = count()
+
+
 @pytest.fixture
 def door(client: Client) -> Iterator[str]:
-    """A stream that clients push to."""
-    add(client, "door", PUSHED)
-    yield "door"
-    client.delete("door")
+    """A stream that clients push to, with an id of its own: sequences outlive a stream."""
+    stream_id = f"door-{next(_DOORS)}"
+    add(client, stream_id, PUSHED)
+    yield stream_id
+    client.delete(stream_id)
 
 
 def scores_of(client: Client, clip: Path, stream_id: str | None = None) -> list[WindowScore]:
@@ -186,7 +191,7 @@ def test_scores_and_alerts_are_told_in_the_bundle_s_sentences(tmp_path: Path) ->
         add(client, "door", PUSHED)
         with client.watch_alerts("door") as alerts:
             answers = answers_of(client.push(iter(frames), raw(), "door"))
-            _, alert = next(alerts)
+            alert = next(alerts)[1].alert
     told = [answer.score.explanation for answer in answers if answer.score is not None]
     assert {tuple(near.text for near in one) for one in told} == {("red", "blue")}
     assert told[0][0].weight == pytest.approx(230 / 255, abs=0.01)

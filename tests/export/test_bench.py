@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.bench import BUNDLE, PLAIN
+from export.bench import BUNDLE, PLAIN, Contestant, Plan, measure
 from export.cli import main
 from export.flops import graph_flops
-from server.bundle import DEFAULT_BUNDLE
+from server.bundle import DEFAULT_BUNDLE, load_bundle
 
 
 def saved(path: Path, nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray]) -> Path:
@@ -71,6 +71,24 @@ def test_contestants_take_turns_and_stand_beside_the_machine_s_rate(
         assert one["ratio"] == 1 or one["name"] == BUNDLE
     assert main(["bench", str(DEFAULT_BUNDLE), *more]) == 0
     assert "GFLOP a window" in capsys.readouterr().out
+
+
+def test_on_a_gpu_nothing_is_said_of_the_cpu_s_products_and_plain_may_be_lacking() -> None:
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    who = [Contestant(BUNDLE, lambda part: part, 0, "cuda")]
+    [found] = measure(who, bundle, 1e9, Plan((2,), 1, 0.001), lambda: None)
+    assert (found.peak_share, found.ratio) == (None, None)
+    assert found.images_per_second > 0
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
+def test_the_engine_asked_for_is_measured_or_nothing_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["bench", str(DEFAULT_BUNDLE), "--engine", "tensorrt_rtx"]) == 2
+    told = capsys.readouterr()
+    assert "cudaErrorInsufficientDriver" in told.err
+    assert told.out == ""
 
 
 @pytest.mark.parametrize(

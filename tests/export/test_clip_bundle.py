@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from export.cli import main as export
+from export.flops import graph_flops
 from server.bundle import load_bundle
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from server.ingest.video import file_windows
@@ -107,7 +108,8 @@ def test_it_verifies_against_its_tower_in_torch(
     assert export(["verify", str(copy), *model, "--backtest", str(made.data), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["compared"]
     assert found["reference"].startswith("torch")
-    assert all(one["mean_cosine"] > 0.9999 for one in found["parity"])
+    ran = found["engines"][0]
+    assert all(one["mean_cosine"] > 0.9999 for one in ran["parity"])
     assert "real" in (copy / "verify.md").read_text()
 
 
@@ -139,10 +141,11 @@ def test_the_bundle_scores(bundle: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("engine", "file", "precision"),
+    ("asked", "engine", "file", "precision"),
     [
-        ("onnxruntime", "encoder.int8-cpu.onnx", "int8"),
-        pytest.param("tensorrt", "encoder.int8-trt.onnx", "int8-symmetric", marks=pytest.mark.long),
+        ("int8", "onnxruntime", "encoder.int8-cpu.onnx", "int8"),
+        ("int8", "tensorrt", "encoder.int8-trt.onnx", "int8-symmetric"),
+        ("fp8", "tensorrt", "encoder.fp8.onnx", "fp8"),
     ],
 )
 def test_eight_bits_are_found_by_footage_and_stay_near(
@@ -150,15 +153,17 @@ def test_eight_bits_are_found_by_footage_and_stay_near(
     bundle: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    asked: str,
     engine: str,
     file: str,
     precision: str,
 ) -> None:
-    arguments = ["--precision", "int8", "--engine", engine, "--calibrate", str(made.data)]
+    arguments = ["--precision", asked, "--engine", engine, "--calibrate", str(made.data)]
     out = tmp_path / "bundle"
     assert export([*made.arguments, *arguments, "--out", str(out)]) == 0
     graph = load_bundle(out).manifest.encoder.graph
     assert (graph.file, graph.precision) == (file, precision)
+    assert graph_flops(out / file) == graph_flops(load_bundle(bundle).encoder_path)
     assert "multiplications in 8 bits, cosine 0.99" in capsys.readouterr().out
     video = load_manifest(made.features / "manifest.jsonl").rows[0].id
     one, two = served(made, out, video), served(made, bundle, video)
@@ -229,9 +234,11 @@ def test_weights_of_another_architecture_are_refused(
     ("arguments", "expected"),
     [
         (["--precision", "bf16"], "--engine onnxruntime has no bf16; there are: onnxruntime fp32"),
+        (["--precision", "fp8"], "--engine onnxruntime has no fp8; there are: onnxruntime fp32"),
         (["--precision", "int8"], "--precision int8 needs --calibrate CLIPS"),
-        (["--calibrate", "clips"], "--calibrate goes with --precision int8 alone"),
-        (["--min-cosine", "0.9"], "--min-cosine goes with --precision int8 alone"),
+        (["--engine", "tensorrt", "--precision", "fp8"], "--precision fp8 needs --calibrate CLIPS"),
+        (["--calibrate", "clips"], "--calibrate goes with --precision int8 or fp8"),
+        (["--min-cosine", "0.9"], "--min-cosine goes with --precision int8 or fp8"),
         (["--frames", "17"], "--frames (17) must be 1 to 16"),
         (["--encoder", "ViT-L-41"], "'ViT-L-41' is no model of open_clip; did you mean ViT-L-1"),
         (["--pretrained", "openia"], "'openia' is neither a file nor a tag of gvvad-tiny"),

@@ -77,7 +77,7 @@ def test_eight_bits_stay_near_on_real_pictures(tmp_path: Path, clips: Path) -> N
     windows = Windows(found.calibration[::3], found.held_out[::2])
     export_tower(encoder, TowerForm("onnxruntime", "int8"), tmp_path / "exact.onnx")
     rounded = quantise(
-        tmp_path / "exact.onnx", tmp_path / "rounded.onnx", windows, Wanted(False, 0.99)
+        tmp_path / "exact.onnx", tmp_path / "rounded.onnx", windows, Wanted("int8", 0.99)
     )
     assert rounded.cosine > 0.99
     assert rounded.multiplications == 73

@@ -16,6 +16,7 @@ from export.parity import Parity, check, hard_windows, parity
 from server.bundle import DEFAULT_BUNDLE, BundleError, file_sha256, load_bundle
 from tests.support.footage import make_footage
 from tests.support.tiny_bundle import make_tiny_bundle
+from tests.support.tiny_encoders import bundle_with_encoder
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +48,14 @@ def test_a_bundle_agrees_with_itself_in_features_and_alarms(
     more = ("--reference", str(DEFAULT_BUNDLE), "--backtest", str(clips), "--json")
     assert main(["verify", str(bundle), *more]) == 0
     found = json.loads(capsys.readouterr().out)["compared"]
-    kinds = {one["kind"] for one in found["parity"]}
+    ran = found["engines"][0]
+    assert (ran["engine"], ran["device"]) == ("onnxruntime", "cpu")
+    kinds = {one["kind"] for one in ran["parity"]}
     assert kinds == {
         "black", "white", "one colour", "noise", "checkerboard", "wide strip", "tall strip", "real",
     }  # fmt: skip
-    assert all(one["mean_cosine"] > 0.999999 for one in found["parity"])
-    effect = found["effect"]
+    assert all(one["mean_cosine"] > 0.999999 for one in ran["parity"])
+    effect = ran["effect"]
     assert effect["videos"] == 4
     assert effect["max_score_change"] < 1e-6
     assert effect["auc"] == effect["reference_auc"]
@@ -65,13 +68,68 @@ def test_an_encoder_that_is_off_is_refused_and_the_report_tells_by_how_much(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = disturbed(tmp_path / "off", 0.2)
-    more = ("--reference", str(DEFAULT_BUNDLE), "--backtest", str(clips))
+    more = ("--reference", str(DEFAULT_BUNDLE), "--backtest", str(clips), "--threads", "1")
     assert main(["verify", str(bundle), *more]) == 2
     told = capsys.readouterr().err
-    assert "have a cosine of" in told or "differ by" in told
-    found = json.loads((bundle / "verify.json").read_text())
+    assert "run by onnxruntime on cpu: features of" in told
+    [found] = json.loads((bundle / "verify.json").read_text())["engines"]
     assert found["effect"]["max_score_change"] > 1e-4
     assert min(one["mean_cosine"] for one in found["parity"]) < 0.9999
+
+
+def test_every_engine_is_run_or_named_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = disturbed(tmp_path / "same", 0.0)
+    assert main(["verify", str(bundle), "--reference", str(DEFAULT_BUNDLE)]) == 0
+    told = capsys.readouterr().out
+    found = json.loads((bundle / "verify.json").read_text())
+    ran = [(one["engine"], one["device"]) for one in found["engines"]]
+    lacking = [(one["engine"], one["device"]) for one in found["lacking"]]
+    assert sorted(ran + lacking) == [
+        ("onnxruntime", "cpu"), ("onnxruntime", "cuda"), ("tensorrt", "cuda"),
+        ("tensorrt_rtx", "cuda"),
+    ]  # fmt: skip
+    report = (bundle / "verify.md").read_text()
+    assert "## onnxruntime on cpu\n\n| windows |" in report
+    for one in found["lacking"]:
+        assert f"- {one['engine']} on {one['device']}: {one['reason']}" in report
+        assert f"not run: {one['engine']} on {one['device']}: {one['reason']}" in told
+
+
+def test_one_engine_is_asked_for_and_another_is_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = disturbed(tmp_path / "same", 0.0)
+    more = ("--reference", str(DEFAULT_BUNDLE), "--engine", "onnxruntime", "--json")
+    assert main(["verify", str(bundle), *more]) == 0
+    found = json.loads(capsys.readouterr().out)["compared"]
+    assert [one["engine"] for one in found["engines"]] == ["onnxruntime"]
+    assert found["lacking"] == []
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
+def test_an_engine_that_cannot_run_here_is_refused_when_it_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = disturbed(tmp_path / "same", 0.0)
+    more = ("--reference", str(DEFAULT_BUNDLE), "--device", "cuda")
+    assert main(["verify", str(bundle), *more]) == 2
+    assert "can run" in (told := capsys.readouterr().err)
+    assert "onnxruntime on cuda: this ONNX Runtime has no CUDAExecutionProvider" in told
+    assert not (bundle / "verify.json").exists()
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
+def test_a_bundle_that_nothing_runs_here_is_refused_with_every_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = bundle_with_encoder(tmp_path / "low", "bf16").directory
+    assert main(["verify", str(bundle)]) == 2
+    told = capsys.readouterr().err
+    for engine in ("onnxruntime on cpu", "onnxruntime on cuda", "tensorrt on", "tensorrt_rtx on"):
+        assert f"{engine}" in told
+    assert "is in bf16, which ONNX Runtime does not compute in on cpu" in told
 
 
 def test_hard_windows_are_what_their_names_say() -> None:
@@ -114,6 +172,7 @@ def test_of_int8_only_real_windows_are_judged() -> None:
     [
         (("--backtest", "clips"), "give --reference BUNDLE, or --model as well"),
         (("--reference", "a", "--model", "b"), "are two references; give one"),
+        (("--threads", "2", "--device", "cuda"), "--threads (2) is of onnxruntime on the CPU"),
     ],
 )
 def test_what_compares_with_nothing_or_with_two_is_refused(

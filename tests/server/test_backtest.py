@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from server.alerts import AlertPolicy
-from server.backtest import run_backtest_command
+from server.backtest_command import run_backtest_command
 from server.bundle import Bundle, file_sha256
+from server.cli import main
 from server.contract import WindowSpec
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from server.metrics import poisson_interval
@@ -128,6 +129,50 @@ def test_one_clip_takes_its_own_truth_and_nobody_elses(
     assert report["code"] == 0
     assert list(report["clips"]) == ["event.mp4"]
     assert report["unseen"]["auc"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("--engine", "onnxruntime"), ("--device", "cpu", "--threads", "1")]
+)
+def test_the_engine_is_the_server_s_and_is_named(
+    folder: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    command = ["backtest", str(folder), "--bundle", str(bundle.directory), *more]
+    assert main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["engine"] == "onnxruntime on cpu"
+    assert report["unseen"]["auc"] == 1.0
+    assert main(command) == 0
+    assert ", onnxruntime on cpu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--engine", "tensort"), "'tensort' must be one of onnxruntime, tensorrt, tensorrt_rtx"),
+        (("--engine", "tensort"), "; did you mean tensorrt?"),
+        (("--device", "gpu"), "'gpu' must be one of cpu, cuda; see"),
+        (("--threads", "0"), "'0' must be 1 to 1024"),
+        (("--threads", "2", "--engine", "tensorrt"), "--threads (2) is of onnxruntime on the CPU"),
+    ],
+)
+def test_an_engine_that_makes_no_sense_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], told: str
+) -> None:
+    assert main(["backtest", str(folder), *more]) == 2
+    assert told in (sentence := capsys.readouterr().err)
+    assert sentence.count("\n") == 1
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
+@pytest.mark.parametrize("more", [("--device", "cuda"), ("--engine", "tensorrt_rtx")])
+def test_an_engine_that_cannot_run_here_is_never_another_one(
+    folder: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    assert main(["backtest", str(folder), *more]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
 
 
 def test_a_folder_without_clips_is_refused(tmp_path: Path, bundle: Bundle) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from server.alert_records import AlertRecord
 from server.alerts import AlertPolicy
 from server.bank import BankError, NearSentence, read_sentences
 from server.bundle import Bundle, BundleError, load_bundle
 from server.engine.onnxruntime import EngineError, EngineOptions, OnnxDetector
 from server.replay import replay
-from server.rpc.mapping import alert, alert_message, score_message, window_score
+from server.rpc.alert_messages import alert_message, alert_record
+from server.rpc.mapping import score_message, window_score
 from server.terminal import alert_json, alert_line, score_json, score_line
 from tests.support.backend import MODEL, a_score, an_alert
 from tests.support.clips import write_clip
@@ -65,7 +67,8 @@ def test_explanations_go_over_the_wire_and_back() -> None:
     score = replace(a_score("door", 1), explanation=LIKE_RED)
     assert window_score(score_message(score, MODEL.bundle_id)).explanation == LIKE_RED
     raised = replace(an_alert("door"), explanation=LIKE_RED)
-    assert alert(alert_message(raised)).explanation == LIKE_RED
+    sent = alert_record(alert_message(AlertRecord(raised)))
+    assert sent.alert.explanation == LIKE_RED
 
 
 def test_people_and_programs_are_told() -> None:

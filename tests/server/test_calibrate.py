@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.alerts import AlertMachine, AlertPolicy
+from server.alert_machine import AlertMachine
+from server.alerts import AlertPolicy
 from server.calibrate import Question, calibrate
 from server.calibration import Calibration, CalibrationError
 from server.opening import EventCounter, Opened
@@ -21,8 +23,10 @@ BUNDLE = "ab" * 32
 laws = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-def policy_with(ratio: float, min_seconds: float) -> Callable[[float], AlertPolicy]:
-    return lambda opens: AlertPolicy(opens, ratio * opens, min_seconds)
+def policy_with(
+    ratio: float, min_seconds: float, merge_gap_seconds: float = 0.0, longest: float = math.inf
+) -> Callable[[float], AlertPolicy]:
+    return lambda opens: AlertPolicy(opens, ratio * opens, min_seconds, merge_gap_seconds, longest)
 
 
 USUAL = policy_with(0.8, 2.0)
@@ -67,9 +71,14 @@ def footage(draw: st.DrawFn) -> ScoreSeries:
 
 
 @laws
-@given(footage(), st.floats(0.01, 1), st.sampled_from([0.5, 0.8, 1.0]), st.sampled_from([0, 3, 60]))
-def test_counting_opens_what_a_machine_opens_that_sees_all(series, opens, ratio, seconds) -> None:
-    policy_at = policy_with(ratio, seconds)
+@given(footage(), st.floats(0.01, 1), st.data())
+def test_counting_opens_what_a_machine_opens_that_sees_all(series, opens, data) -> None:
+    policy_at = policy_with(
+        data.draw(st.sampled_from([0.5, 0.8, 1.0]), "close ratio"),
+        data.draw(st.sampled_from([0, 3, 60]), "minimum duration"),
+        data.draw(st.sampled_from([0, 5, 120]), "merge gap"),
+        data.draw(st.sampled_from([10, 300, math.inf]), "maximum duration"),
+    )
     counter = EventCounter(series, policy_at)
     for threshold in (opens, opens * 0.99, opens * 0.9):
         assert counter.at(threshold) == opened(series, policy_at(threshold))

@@ -170,7 +170,7 @@ def watching(served: Served, *arguments: str) -> Iterator[Iterator[str]]:
     assert running.stderr is not None
     deadline = threading.Timer(20, running.kill)
     deadline.start()
-    while not (served.backend.scores.subscriptions and served.backend.alerts.subscriptions):
+    while not (served.backend.scores.subscriptions and served.backend.desk.changed.subscriptions):
         assert running.poll() is None
         threading.Event().wait(0.01)
     yield running.stdout
@@ -184,7 +184,7 @@ def watching(served: Served, *arguments: str) -> Iterator[Iterator[str]]:
 def publish(served: Served) -> None:
     served.backend.scores.publish(a_score("door", 0, 0.25))
     served.backend.scores.publish(a_score("door", 1, None, DropReason.OVERLOAD))
-    served.backend.alerts.publish(an_alert("door"))
+    served.backend.desk.submit(an_alert("door"))
 
 
 def test_watch_shows_scores_drops_and_alerts_until_ctrl_c(served: Served) -> None:
@@ -245,7 +245,7 @@ def test_help_is_fast_because_it_imports_no_engine_and_no_grpc() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in ("demo", "serve", "streams", "watch", "model", "backtest"):
+    for name in ("demo", "serve", "streams", "watch", "alerts", "model", "backtest"):
         assert f"\n    {name} " in done.stdout
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.alerts import AlertMachine, AlertPolicy, ScoredSpan
+from server.alert_machine import AlertMachine
+from server.alerts import AlertPolicy, ScoredSpan
 from server.metrics import Rate
 from server.operating import (
     Alarm,

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from rich.console import Console
 
+from server.alerts import AlertPolicy
 from server.backtest import backtest
 from server.bundle import load_bundle
 from server.cli import main
@@ -29,6 +30,8 @@ from tests.support.mutations import (
     spoiled_tree,
 )
 from tests.support.tiny_bundle import make_tiny_bundle
+
+POLICY = AlertPolicy(0.5, 0.4, 0.0)
 
 GOOD_TRUTH = {
     "a.mp4": {"frames": 16, "fps": 10, "anomalous": [[2, 5], [8, 16]], "source": "yt01"},
@@ -151,7 +154,7 @@ def test_a_backtest_with_a_spoiled_truth_is_done_or_refused(
     def law(content: Any) -> None:
         (folder / "ground_truth.json").write_text(json.dumps(content))
         try:
-            report = backtest(folder, bundle, Console(file=io.StringIO()))
+            report = backtest(folder, bundle, POLICY, Console(file=io.StringIO()))
         except TruthError as error:
             assert_sentence(error, folder / "ground_truth.json")
         else:
@@ -168,7 +171,7 @@ def test_a_truth_about_what_cannot_be_there_is_refused(
 ) -> None:
     (folder / "ground_truth.json").write_text(json.dumps({name: GOOD_TRUTH["a.mp4"]}))
     with pytest.raises(TruthError, match="which is not there") as caught:
-        backtest(folder, load_bundle(pristine), Console(file=io.StringIO()))
+        backtest(folder, load_bundle(pristine), POLICY, Console(file=io.StringIO()))
     assert_sentence(caught.value, folder)
 
 

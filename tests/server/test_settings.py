@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from server.alerts import AlertDefaults
 from server.bundle import DEFAULT_BUNDLE
 from server.settings import Settings, SettingsError, load_settings, setting_keys
 
@@ -72,10 +73,14 @@ def test_variables_that_are_no_settings_are_left_alone(name: str) -> None:
         ("", {}, {"GVVAD_GRPC__PORT": "x"}, "setting grpc.port: 'x' from GVVAD_GRPC__PORT"),
         ("", {"engine.device": "abacus"}, {}, "'cpu' or 'cuda'"),
         ("", {"engine.name": "abacus"}, {}, "'onnxruntime', 'tensorrt' or 'tensorrt_rtx'"),
+        ("", {"engine.name": "tensort"}, {}, "'tensorrt_rtx'; did you mean tensorrt?"),
         ("", {"engine.build": "perhaps"}, {}, "setting engine.build: 'perhaps'"),
         ("[engine]\nthreads = true", {}, {}, "setting engine.threads: True"),
         ("", {"access.camera_networks": "cam"}, {}, "setting access.camera_networks: 'cam'"),
         ("", {"alerts.close_ratio": "1.5"}, {}, "setting alerts.close_ratio: '1.5'"),
+        ("", {"alerts.merge_gap_seconds": "-1"}, {}, "setting alerts.merge_gap_seconds: '-1'"),
+        ("", {"alerts.max_duration_seconds": "0"}, {}, "setting alerts.max_duration_seconds"),
+        ("", {"alerts.cooldown_seconds": "inf"}, {}, "setting alerts.cooldown_seconds"),
         ("", {"ingest.open_timeout_seconds": "inf"}, {}, "setting ingest.open_timeout_seconds"),
         ("", {"grpc.host": ""}, {}, "setting grpc.host: ''"),
         ("port = ", {}, {}, "is not TOML"),
@@ -121,6 +126,12 @@ def test_what_is_on_or_off_is_so_in_every_source(file: Path, text: str, value: b
     file.write_text(f"[engine]\nbuild = {text}")
     assert load_settings(file, environ={}).engine.build == value
     assert load_settings(None, {"engine.build": text}, {}).engine.build == value
+
+
+def test_defaults_of_alerts_are_those_of_the_state_machine() -> None:
+    assert Settings().alerts.to_values() == AlertDefaults()
+    tuned = load_settings(None, {"alerts.merge_gap_seconds": "9"}, {}).alerts.to_values()
+    assert tuned == AlertDefaults(merge_gap_seconds=9)
 
 
 def test_milliseconds_become_seconds_at_the_batcher() -> None:

@@ -5,31 +5,41 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
 
-from server.alerts import AlertState
+from server.alert_records import ChangeKind
+from server.alerts import AlertDefaults, AlertState, PolicyError
 from server.app import model_info
 from server.batcher import BatchSettings
 from server.bundle import Bundle
 from server.contract import WindowSpec
+from server.desk import AlertDesk
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
+from server.evidence.keeper import EvidenceKeeper
+from server.evidence.rules import EvidenceRules
 from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
 from server.push import PushLimits
+from server.store.alerts import AlertLog
 from server.store.database import Database
 from server.store.streams import StreamStore
 from server.streams import Mode, Reason, SourceError, SourceUrl, StreamConfig, StreamState
 from server.supervision import SupervisorSettings
 from server.supervisor import Supervisor
 from server.telemetry import Telemetry
+from server.tuning import AlertTuning
 from server.views import CapacityError, StreamExistsError, StreamView, UnknownStreamError
+from tests.support.backend import an_alert
 from tests.support.cameras import free_port
 from tests.support.clips import grey_clip
+from tests.support.pushing import TINY
 from tests.support.tiny_bundle import make_tiny_bundle
 
 WAIT_SECONDS = 20
@@ -48,16 +58,24 @@ class Running:
         access = AccessPolicy(file_roots=(files,))
         self.telemetry = Telemetry()
         self.store = StreamStore(Database("sqlite://"))
+        self.log = AlertLog(self.store.database)
+        self.desk = AlertDesk(self.log, self.telemetry)
         detector = OnnxDetector(bundle, EngineOptions(threads=1))
         self.supervisor = Supervisor(
             detector,
             model_info(bundle, detector),
             SupervisorSettings(
-                BatchSettings(), 0.8, 0.0, max_streams=2, access=access, push=PushLimits()
+                BatchSettings(),
+                AlertDefaults(min_duration_seconds=0),
+                max_streams=2,
+                access=access,
+                push=PushLimits(),
             ),
             store=self.store,
             telemetry=self.telemetry,
-            hubs=(Hub(), Hub()),
+            keeper=EvidenceKeeper(EvidenceRules(), self.telemetry),
+            scores=Hub(),
+            desk=self.desk,
             make_pool=lambda take: IngestPool(
                 IngestSettings(workers=1, access=access),
                 bundle.manifest.window,
@@ -79,11 +97,13 @@ class Running:
 @asynccontextmanager
 async def running(bundle: Bundle, files: Path) -> AsyncIterator[Running]:
     run = Running(bundle, files)
+    run.desk.start()
     await run.supervisor.start()
     try:
         yield run
     finally:
         await run.supervisor.stop()
+        run.desk.stop()
         run.store.database.close()
 
 
@@ -101,10 +121,13 @@ def test_an_event_becomes_one_alert_that_closes_with_the_source(
     clip = grey_clip(tmp_path / "event.mp4", [DARK] * 32 + [BRIGHT] * 64)
 
     async def scenario() -> None:
-        async with running(bundle, tmp_path) as run, run.supervisor.alerts.subscribe() as alerts:
+        async with running(bundle, tmp_path) as run:
             await run.supervisor.create(StreamConfig("file", SourceUrl(f"file://{clip}")))
             view = await run.until("file", is_ended)
-            (_, opened), (_, closed) = [await anext(alerts) for _ in range(2)]
+            async with asyncio.timeout(WAIT_SECONDS):
+                while len(run.log.changes(0)) < 2:
+                    await asyncio.sleep(0.02)
+            opened, closed = [change.record.alert for change in run.log.changes(0)]
             assert (opened.state, closed.state) == (AlertState.OPEN, AlertState.CLOSED)
             assert opened.alert_id == closed.alert_id
             assert closed.last_sequence == view.next_sequence - 1 == 5
@@ -146,7 +169,21 @@ def test_a_deleted_stream_leaves_nothing_and_may_come_again(bundle: Bundle, tmp_
             with pytest.raises(UnknownStreamError):
                 await run.supervisor.delete("file")
             await run.supervisor.create(config)
-            assert (await run.until("file", is_ended)).next_sequence == 2
+            # Sequences go on beyond those of before: an alert's id is made of one.
+            assert (await run.until("file", is_ended)).next_sequence >= 4
+
+    asyncio.run(scenario())
+
+
+def test_a_temporary_id_that_comes_back_goes_on_after_its_alerts(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            run.log.append(ChangeKind.OPENED, an_alert("guest", first_sequence=40), 1.0)
+            for stream_id, begins in (("guest", 43), ("other", 0)):
+                async with run.supervisor.pushing(None, stream_id, TINY):
+                    assert run.supervisor.get(stream_id).next_sequence == begins
 
     asyncio.run(scenario())
 
@@ -187,3 +224,151 @@ def test_an_update_plays_an_ended_file_again_and_sequences_go_on(
             await run.until("file", lambda view: is_ended(view) and view.next_sequence == 4)
 
     asyncio.run(scenario())
+
+
+# Tuning
+
+
+def stepping(tmp_path: Path) -> Path:
+    """Two bright stretches with a dark one between, 1.6 s a window."""
+    return grey_clip(tmp_path / "steps.mp4", [BRIGHT] * 32 + [DARK] * 64 + [BRIGHT] * 32)
+
+
+def closed_alerts(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log tells of alerts that closed; the last windows are scored after the end."""
+    return [line for line in caplog.messages if " closed" in line]
+
+
+def test_alerts_that_reach_nobody_are_counted_by_reason(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    url = SourceUrl(f"file://{stepping(tmp_path)}")
+    snoozed = AlertTuning(merge_gap_seconds=0, snooze_until_seconds=4e9)
+    cooled = AlertTuning(merge_gap_seconds=0, cooldown_seconds=3600)
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            for number, (stream_id, tuning) in enumerate(
+                {"snoozed": snoozed, "cooled": cooled}.items(), 1
+            ):
+                await run.supervisor.create(StreamConfig(stream_id, url, alerts=tuning))
+                await run.until(stream_id, is_ended)
+                await run.until(
+                    stream_id, lambda _, least=2 * number: len(closed_alerts(caplog)) == least
+                )
+            metrics = run.metrics()
+        suppressed = "gvvad_alerts_suppressed_total"
+        assert 'gvvad_alerts_total{stream="snoozed"} 0.0' in metrics
+        assert f'{suppressed}{{reason="snoozed",stream="snoozed"}} 2.0' in metrics
+        assert 'gvvad_alerts_total{stream="cooled"} 1.0' in metrics
+        assert f'{suppressed}{{reason="cooldown",stream="cooled"}} 1.0' in metrics
+        assert f'{suppressed}{{reason="quiet_hours",stream="cooled"}} 0.0' in metrics
+        for stream_id in ("snoozed", "cooled"):
+            assert f'gvvad_alerts_open{{stream="{stream_id}"}} 0.0' in metrics
+
+    asyncio.run(scenario())
+
+
+def test_tuning_changes_without_a_reconnect_and_an_open_alert_stays_open(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    clip = grey_clip(tmp_path / "bright.mp4", [BRIGHT] * 600)
+    tune = AlertTuning(close_threshold=0.1, merge_gap_seconds=60, cooldown_seconds=5)
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            await run.supervisor.create(StreamConfig("file", SourceUrl(f"file://{clip}")))
+            await run.until("file", lambda _: " alert " in caplog.text)
+            before = run.supervisor.get("file")
+            change = partial(replace, alerts=tune)
+            after = await run.supervisor.update("file", change)
+            assert after.config.alerts == tune
+            assert after.status.reconnects == before.status.reconnects == 0
+            await run.until("file", is_ended)
+            await run.until("file", lambda _: closed_alerts(caplog) != [])
+            # It was not played from its start again.
+            assert run.supervisor.get("file").next_sequence == 600 // 16
+            assert 'gvvad_alerts_total{stream="file"} 1.0' in run.metrics()
+            assert run.store.load()[0].config.alerts == tune
+
+    asyncio.run(scenario())
+    assert caplog.text.count(" open, peak") == caplog.text.count(" closed (gap), peak") == 1
+
+
+def test_a_snooze_does_not_wake_a_stream_that_has_come_to_rest(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    clip = grey_clip(tmp_path / "clip.mp4", [DARK] * 32)
+    snoozed = AlertTuning(snooze_until_seconds=4e9)
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            await run.supervisor.create(StreamConfig("file", SourceUrl(f"file://{clip}")))
+            ended = await run.until("file", is_ended)
+            after = await run.supervisor.update("file", partial(replace, alerts=snoozed))
+            assert (after.status, after.next_sequence) == (ended.status, ended.next_sequence)
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_is_deleted_ends_its_alert_as_stopped(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    clip = grey_clip(tmp_path / "bright.mp4", [BRIGHT] * 6000)
+
+    async def scenario(*, delete: bool) -> None:
+        caplog.clear()
+        async with running(bundle, tmp_path) as run:
+            await run.supervisor.create(StreamConfig("file", SourceUrl(f"file://{clip}")))
+            await run.until("file", lambda _: " open, peak" in caplog.text)
+            if delete:
+                await run.supervisor.delete("file")
+        assert caplog.text.count("closed (stopped), peak") == 1
+
+    asyncio.run(scenario(delete=True))
+    asyncio.run(scenario(delete=False))
+
+
+def test_a_policy_that_does_not_fit_changes_nothing(bundle: Bundle, tmp_path: Path) -> None:
+    clip = grey_clip(tmp_path / "clip.mp4", [DARK] * 32)
+    config = StreamConfig("file", SourceUrl(f"file://{clip}"))
+    high = AlertTuning(close_threshold=0.95)
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            with pytest.raises(PolicyError, match=r"close_threshold \(0.95\) must be at most"):
+                await run.supervisor.create(replace(config, alerts=high))
+            assert run.supervisor.list() == run.store.load() == []
+            await run.supervisor.create(config)
+            with pytest.raises(PolicyError, match=r"open threshold, which is 0\.5 here"):
+                await run.supervisor.update("file", partial(replace, alerts=high))
+            assert run.supervisor.get("file").config == run.store.load()[0].config == config
+
+    asyncio.run(scenario())
+
+
+def test_a_stored_policy_that_todays_bundle_breaks_is_told_and_the_stream_starts(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = grey_clip(tmp_path / "bright.mp4", [BRIGHT] * 64)
+    caplog.set_level("INFO")
+    broken = StreamConfig(
+        "file", SourceUrl(f"file://{clip}"), alerts=AlertTuning(0.95, snooze_until_seconds=4e9)
+    )
+
+    async def scenario() -> None:
+        run = Running(bundle, tmp_path)
+        run.store.save(broken, 1.0)
+        await run.supervisor.start()
+        await run.until("file", lambda _: closed_alerts(caplog) != [])
+        metrics = run.metrics()
+        await run.supervisor.stop()
+        run.store.database.close()
+        assert 'gvvad_alerts_suppressed_total{reason="snoozed",stream="file"} 1.0' in metrics
+
+    asyncio.run(scenario())
+    assert "stream file: close_threshold (0.95) must be at most" in caplog.text
+    assert caplog.text.count("; the default stands in") == 1

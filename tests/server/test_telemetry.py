@@ -27,6 +27,7 @@ OF_THE_SERVER = {
     "gvvad_stage_duration_seconds_bucket",
     "gvvad_batch_size_bucket",
     "gvvad_decode_worker_restarts_total",
+    "gvvad_engine_batch_growths_total",
     "gvvad_engine_batch_shrinks_total",
     "gvvad_model_info",
     "gvvad_build_info",
@@ -95,11 +96,14 @@ def test_replaced_workers_are_counted_from_zero() -> None:
     assert [value(telemetry, name, reason=why) for why in ("ended", "hung", "memory")] == [0, 0, 1]
 
 
-def test_halved_batches_are_counted_from_zero() -> None:
+def test_halved_and_doubled_batches_are_counted_from_zero() -> None:
     telemetry = Telemetry()
-    assert value(telemetry, "gvvad_engine_batch_shrinks_total") == 0
-    telemetry.batch_shrunk()
-    assert value(telemetry, "gvvad_engine_batch_shrinks_total") == 1
+    names = ("gvvad_engine_batch_shrinks_total", "gvvad_engine_batch_growths_total")
+    assert [value(telemetry, name) for name in names] == [0, 0]
+    telemetry.batch_resized(8, 4)
+    assert [value(telemetry, name) for name in names] == [1, 0]
+    telemetry.batch_resized(4, 8)
+    assert [value(telemetry, name) for name in names] == [1, 1]
 
 
 def test_the_names_are_those_that_dashboards_know() -> None:

@@ -56,6 +56,13 @@ ALMOST: dict[str, st.SearchStrategy[Any]] = {
     "stream_id": _mostly_of(
         ["cam", "door", "-", "a" * 63, ""], ["a" * 64, "Door", "dóor", "a\n", ".."]
     ),
+    "alert_id": _mostly_of(
+        ["0123456789abcdef", "f" * 16], ["", "0123456789ABCDEF", "0" * 17, "door", "0" * 15 + "\n"]
+    ),
+    "cursor": _mostly_of(
+        ["", "YWxlcnRzLzEvMA=="], ["YWxlcnRzLzEvNw==", "YWxlcnRzLzIvMA==", "//8=", "!", "="]
+    ),
+    "note": _mostly_of(["", "a cat", "\u2603" * 2_000], ["x" * 2_001, "a\0b"]),
     "page_token": st.sampled_from(
         ["c3RyZWFtcy9kb29y", "c3RyZWFtcy9kb29", "c3RyZWFtcy9Eb29y", "//8=", "_-8=", "!", "="]
     ),

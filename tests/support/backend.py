@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
-from server.alerts import Alert, AlertState
+from server.alerts import Alert, AlertState, alert_id
 from server.calibration import Calibration, CalibrationAsk, CalibrationError
+from server.delivery_records import Delivery, DeliveryFilter
+from server.desk import AlertDesk
+from server.evidence.keeper import EvidenceKeeper
+from server.evidence.reader import EvidenceReader
+from server.evidence.rules import EvidenceRules
 from server.hub import Hub
 from server.push import PushCalls, PushLimits, PushSession
 from server.pushed import PushFormat
 from server.scoring import DropReason, WindowScore
+from server.store.alerts import AlertLog
+from server.store.database import Database
 from server.streams import (
     Reason,
     SourceError,
@@ -18,6 +26,7 @@ from server.streams import (
     StreamState,
     StreamStatus,
 )
+from server.telemetry import Telemetry
 from server.views import (
     CapacityError,
     Change,
@@ -50,11 +59,14 @@ class MemoryBackend:
 
     def __init__(self, max_streams: int = 300, capacity: int = 64, max_watchers: int = 8) -> None:
         self.scores: Hub[WindowScore] = Hub(capacity, max_watchers)
-        self.alerts: Hub[Alert] = Hub(capacity, max_watchers)
+        self.database = Database("sqlite://")
+        self.desk = AlertDesk(AlertLog(self.database), Telemetry(), max_watchers=max_watchers)
+        self.desk.start()
         self.model = MODEL
         self.push_calls = PushCalls(PushLimits())
         self.max_streams = max_streams
         self.views: dict[str, StreamView] = {}
+        self.evidence: EvidenceReader = EvidenceKeeper(EvidenceRules(), Telemetry()).reader
 
     async def create(self, config: StreamConfig) -> StreamView:
         if config.url.scheme == "file":
@@ -96,11 +108,29 @@ class MemoryBackend:
     def end_pushes(self, error: Exception) -> None:
         pass
 
+    def close(self) -> None:
+        self.desk.stop()
+        self.database.close()
+
     async def delete(self, stream_id: str) -> None:
         self.get(stream_id)
         del self.views[stream_id]
         self.scores.end_stream(stream_id)
-        self.alerts.end_stream(stream_id)
+        self.desk.end_stream(stream_id)
+
+
+class NoDeliveries:
+    """A server that delivers to nobody."""
+
+    sinks: Sequence[str] = ()
+
+    async def list(
+        self, wanted: DeliveryFilter, size: int, after: int | None
+    ) -> tuple[list[Delivery], int | None]:
+        return [], None
+
+    async def replay(self, ids: Sequence[int], sink: str | None) -> int:
+        return 0
 
 
 def a_score(
@@ -117,16 +147,16 @@ def a_score(
     return WindowScore(stream_id, sequence, span, score, reason, latency_seconds=0.125)
 
 
-def an_alert(stream_id: str, state: AlertState = AlertState.OPEN) -> Alert:
+def an_alert(stream_id: str, state: AlertState = AlertState.OPEN, first_sequence: int = 3) -> Alert:
     return Alert(
-        alert_id="0123456789abcdef",
+        alert_id=alert_id(stream_id, MODEL.bundle_id, first_sequence),
         stream_id=stream_id,
         bundle_id=MODEL.bundle_id,
         state=state,
-        first_sequence=3,
-        last_sequence=5,
-        start_seconds=1_700_000_003.0,
-        end_seconds=1_700_000_006.5,
+        first_sequence=first_sequence,
+        last_sequence=first_sequence + 2,
+        start_seconds=1_700_000_000.0 + first_sequence,
+        end_seconds=1_700_000_003.5 + first_sequence,
         peak_score=0.875,
         peak_seconds=1_700_000_005.5,
     )

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from server.rpc.client import Client
+from server.rpc.delivery_service import DeliveryLog
 from server.rpc.server import RpcServer
 from server.settings import GrpcSettings
-from tests.support.backend import MemoryBackend
+from tests.support.backend import MemoryBackend, NoDeliveries
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
@@ -42,16 +43,22 @@ def loop_in_thread() -> Iterator[Run[Any]]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(timeout=20)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(timeout=5)
-    loop.close()
+    try:
+        yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(timeout=20)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=5)
+        loop.close()
 
 
 @contextmanager
-def serving(run: Run[Any], backend: MemoryBackend) -> Iterator[Served]:
+def serving(
+    run: Run[Any], backend: MemoryBackend, deliveries: DeliveryLog | None = None
+) -> Iterator[Served]:
     """A server of `backend` in the loop behind `run`, with clients that are closed at the end."""
-    rpc = RpcServer(backend, GrpcSettings(port=0), largest_message=2**20)
+    rpc = RpcServer(
+        backend, deliveries or NoDeliveries(), GrpcSettings(port=0), largest_message=2**20
+    )
     run(rpc.start())
     served = Served(backend, rpc, run)
     try:
@@ -60,3 +67,4 @@ def serving(run: Run[Any], backend: MemoryBackend) -> Iterator[Served]:
         for client in served.clients:
             client.close()
         run(rpc.stop(grace_seconds=1.0))
+        backend.close()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,11 +32,13 @@ class ServerProcess:
         store: Path | None = None,
         bundle: Path = DEFAULT_BUNDLE,
         environment: Mapping[str, str] | None = None,
+        before_exec: Callable[[], None] | None = None,
         **settings: object,
     ) -> None:
         """Settings by key, dots written as `__`: `ingest__read_timeout_seconds=2`.
 
-        `environment` is added to that of the server and all that it starts.
+        `environment` is added to that of the server and all that it starts; `before_exec`
+        runs in its process before the server does.
         """
         given = {
             "grpc.port": 0,
@@ -51,6 +53,7 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             text=True,
             env=inherited | dict(environment or {}),
+            preexec_fn=before_exec,
         )
         self.log: list[str] = []
         self._ports: tuple[int, int] | None = None

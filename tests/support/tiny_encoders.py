@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -37,13 +38,14 @@ def bundle_with_encoder(
 
 def _encoder(precision: Precision, zero_point: int) -> onnx.ModelProto:
     node = helper.make_node
+    small = ml_dtypes.float8_e4m3fn if precision == "fp8" else np.int8
     constants: dict[str, np.ndarray] = {
         "axes": np.array([1, 2, 3]),
         "full": np.array(255, np.float32),
         "mix": _MIX,
-        "scale": np.array(1 / 127, np.float32),
-        "zero": np.array(zero_point, np.int8),
-        "none": np.array(0, np.int8),
+        "scale": np.array(1 / (448 if precision == "fp8" else 127), np.float32),
+        "zero": np.array(zero_point, small),
+        "none": np.array(0, small),
     }
     nodes = [
         node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
@@ -73,6 +75,6 @@ def _encoder(precision: Precision, zero_point: int) -> onnx.ModelProto:
     used = {name for one in nodes for name in one.input}
     tensors = [numpy_helper.from_array(v, k) for k, v in constants.items() if k in used]
     graph = helper.make_graph(nodes, "tiny", [images], [feature], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
     onnx.checker.check_model(model)
     return model

@@ -465,8 +465,8 @@ Global___ReadEvidenceResponse: _TypeAlias = ReadEvidenceResponse  # noqa: Y015
 
 @_typing.final
 class Alert(_message.Message):
-    """A run of scores at or above the stream's open threshold, which ends when a
-    score falls below the lower close threshold, or when the stream breaks off.
+    """A run of scores that begins at or above the stream's open threshold and ends once
+    they stay below the lower close threshold, or when the stream breaks off.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

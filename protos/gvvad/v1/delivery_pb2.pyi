@@ -66,7 +66,9 @@ class AlertDelivery(_message.Message):
     delivery_id: _builtins.str
     """Identity, the same on every attempt."""
     sink: _builtins.str
-    """The receiver: `webhook` or `mqtt` with its host, without credentials."""
+    """The receiver: `webhook:` or `mqtt:` with its host, without credentials. Paths of
+    one host are told apart by six digits of their hash.
+    """
     event_id: _builtins.str
     """The CloudEvents id that the receiver sees, the same on every attempt."""
     alert_id: _builtins.str
@@ -74,7 +76,7 @@ class AlertDelivery(_message.Message):
     state: Global___DeliveryState.ValueType
     """Where the delivery is in its life."""
     attempts: _builtins.int
-    """Attempts so far."""
+    """Attempts since it was written down or last replayed."""
     error: _builtins.str
     """Why the last attempt failed, without credentials. Empty where it did not."""
     @_builtins.property

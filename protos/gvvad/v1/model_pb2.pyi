@@ -66,7 +66,7 @@ class Model(_message.Message):
     engine: _builtins.str
     """What runs the graphs: `onnxruntime` or `tensorrt`."""
     precision: _builtins.str
-    """Precision of the encoder graph: `fp32`, `fp16` or `int8`."""
+    """Precision of the encoder graph: `fp32`, `fp16`, `bf16`, `int8`, `int8-symmetric` or `fp8`."""
     device: _builtins.str
     """Where the graphs run: `cpu` or `cuda`."""
     threshold: _builtins.float

@@ -377,7 +377,10 @@ Global___AlertPolicy: _TypeAlias = AlertPolicy  # noqa: Y015
 
 @_typing.final
 class QuietHours(_message.Message):
-    """A stretch of the week."""
+    """A stretch of the week, by what a clock on the wall of its time zone shows: what
+    lies in an hour that comes twice is quiet twice, and what would begin or end in one
+    that is left out begins or ends with the next.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -886,7 +889,8 @@ class UpdateStreamRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields change: any of `url`, `mode`, `transport`, `open_threshold`,
         `alert_policy`, `snooze_until_time`, `quiet_hours`, `evidence_mode` and `masks`,
-        each as a whole, or `*` for all of them; every other path is INVALID_ARGUMENT. A field that is
+        each as a whole, fields of `alert_policy` by themselves, such as
+        `alert_policy.cooldown`, or `*` for all; every other path is INVALID_ARGUMENT. A field that is
         named here and unset above goes back to its default, except `url`: under `*`
         an empty URL keeps the stored one, named by itself it is INVALID_ARGUMENT.
         Without a mask the fields that are set above change.

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from server.alerts import AlertPolicy
 from server.bundle import DEFAULT_BUNDLE, load_bundle
 from server.contract import WINDOW_FRAMES
 from server.demo.scene import render_scene
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from server.replay import replay
 from server.settings import AlertSettings
+from server.tuning import AlertTuning
 
 LONG = pytest.mark.long
 
@@ -32,9 +32,8 @@ def test_the_scene_raises_one_alert_during_its_event(
     clip = tmp_path / "scene.mp4"
     truth = render_scene(clip, seconds, seed=seed)
     bundle = load_bundle(DEFAULT_BUNDLE)
-    threshold, alerts = bundle.manifest.threshold.value, AlertSettings()
-    close = threshold * alerts.close_ratio
-    policy = AlertPolicy(threshold, close, alerts.min_duration_seconds)
+    defaults = AlertSettings().to_values()
+    policy = defaults.policy(bundle.manifest.threshold.value, AlertTuning())
     detector = OnnxDetector(bundle, EngineOptions(threads=1))
     (replayed,) = replay([clip], bundle, detector, policy)
     assert len(replayed.alerts) == 1, replayed.scores

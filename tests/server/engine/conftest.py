@@ -36,11 +36,21 @@ class Machine:
     bundle: Bundle
     plans: Path
     gpu: FakeGpu = field(default_factory=FakeGpu)
-    shrinks: list[int] = field(default_factory=list)
+    resizes: list[tuple[int, int]] = field(default_factory=list)
+    now_seconds: float = 0.0
+
+    @property
+    def shrinks(self) -> list[tuple[int, int]]:
+        """Those that made it smaller."""
+        return [(before, after) for before, after in self.resizes if after < before]
 
     def load(self, batches: Batches = BATCHES, *, may_build: bool = True) -> TensorRtDetector:
         options = TensorRtOptions(
-            batches, may_build, self.plans, on_shrink=lambda: self.shrinks.append(1)
+            batches,
+            may_build,
+            self.plans,
+            on_resize=lambda before, after: self.resizes.append((before, after)),
+            clock=lambda: self.now_seconds,
         )
         trt = FakeTensorRt(self.gpu, self.bundle.encoder_path, batches.largest)
         return TensorRtDetector(self.bundle, options, trt, Cuda(self.gpu))

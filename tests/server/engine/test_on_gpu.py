@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from cuda.bindings import runtime
 
@@ -29,9 +30,8 @@ def choice(request: pytest.FixtureRequest, tmp_path: Path) -> EngineChoice:
     return EngineChoice(request.param, None, None, BATCHES, True, tmp_path / "plans")
 
 
-def load(bundle: Bundle, choice: EngineChoice, shrinks: list[int] | None = None) -> Engine:
-    told = [] if shrinks is None else shrinks
-    return load_engine(bundle, choice, threading.Event(), lambda: told.append(1))
+def load(bundle: Bundle, choice: EngineChoice) -> Engine:
+    return load_engine(bundle, choice, threading.Event(), lambda before, after: None)
 
 
 def windows(count: int) -> np.ndarray:
@@ -40,7 +40,7 @@ def windows(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("precision", "tolerance"),
-    [("fp32", 1e-3), ("fp16", 2e-3), ("bf16", 1e-2), ("int8-symmetric", 1e-2)],
+    [("fp32", 1e-3), ("fp16", 2e-3), ("bf16", 1e-2), ("int8-symmetric", 1e-2), ("fp8", 3e-2)],
 )
 def test_features_are_those_of_onnx_runtime(
     choice: EngineChoice,
@@ -66,9 +66,63 @@ def test_features_are_those_of_onnx_runtime(
     assert len(list(choice.plans.glob("timing-*"))) == (choice.name == "tensorrt")
 
 
+@pytest.fixture
+def onnx_choice() -> EngineChoice:
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has no CUDA")
+    return EngineChoice("onnxruntime", "cuda", None, BATCHES, True, None)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 2e-3)])
+def test_onnx_runtime_computes_the_same_on_both_devices(
+    onnx_choice: EngineChoice,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    precision: Precision,
+    tolerance: float,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        detector = load(bundle_with_encoder(tmp_path / "bundle", precision), onnx_choice)
+        detector.warm_up(BATCHES.largest)
+    assert "without CUDA graphs" not in caplog.text
+    plain = bundle_with_encoder(tmp_path / "plain", "fp32")
+    reference = OnnxDetector(plain, EngineOptions(threads=1))
+    for count in (1, 3, 4, 8, 29):
+        images = windows(count)
+        np.testing.assert_allclose(
+            detector.encode(images), reference.encode(images), atol=tolerance
+        )
+    detector.close()
+
+
+def test_onnx_runtime_takes_no_memory_once_it_is_ready(
+    onnx_choice: EngineChoice, bundle: Bundle
+) -> None:
+    detector = load(bundle, onnx_choice)
+    detector.warm_up(BATCHES.largest)
+    _, free_bytes, _ = runtime.cudaMemGetInfo()
+    for count in (1, 3, 8, 29):
+        detector.encode(windows(count))
+    assert runtime.cudaMemGetInfo()[1] >= free_bytes
+    detector.close()
+    assert runtime.cudaMemGetInfo()[1] > free_bytes
+
+
+def test_onnx_runtime_on_a_full_device_loses_batch_size_and_no_window(
+    onnx_choice: EngineChoice, bundle: Bundle
+) -> None:
+    detector = load(bundle, onnx_choice)
+    cuda = Cuda(runtime)
+    taken = cuda.allocate(runtime.cudaMemGetInfo()[1] - (64 << 20))
+    try:
+        assert len(detector.encode(windows(8))) == 8
+    finally:
+        cuda.free(taken)
+        detector.close()
+
+
 def test_a_full_device_costs_batch_size_and_no_window(choice: EngineChoice, bundle: Bundle) -> None:
-    shrinks: list[int] = []
-    detector = load(bundle, choice, shrinks)
+    detector = load(bundle, choice)
     cuda = Cuda(runtime)
     taken = []
     _, free_bytes, _ = runtime.cudaMemGetInfo()

@@ -14,10 +14,11 @@ import tensorrt_rtx
 from server.bundle import Bundle, BundleError, Precision
 from server.engine.choice import Engine, EngineChoice, load_engine
 from server.engine.onnxruntime import EngineError
-from server.engine.plans import Batches, PlanStore
+from server.engine.plans import Batches, PlanKey, PlanStore
 from server.engine.tensorrt import plan_key
 from server.engine.tensorrt_build import BuildTask, build_plan, load_tensorrt, make_log
 from tests.server.engine.conftest import BATCHES, Machine
+from tests.support.disk import largest_file
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.tiny_encoders import bundle_with_encoder
 
@@ -33,7 +34,7 @@ def build(bundle: Bundle, cancelled: threading.Event | None = None) -> bytes:
 
 
 def load(bundle: Bundle, choice: EngineChoice) -> Engine:
-    return load_engine(bundle, choice, threading.Event(), lambda: None)
+    return load_engine(bundle, choice, threading.Event(), lambda before, after: None)
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def written(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8-symmetric"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8-symmetric", "fp8"])
 def test_encoders_of_every_precision_build_with_a_dynamic_batch(
     tmp_path: Path, precision: Precision
 ) -> None:
@@ -104,6 +105,12 @@ def test_a_plan_is_kept_with_its_key_in_words_and_used_again(own: Machine) -> No
     assert len(kept) == 2
 
 
+def test_a_head_step_builds_with_a_dynamic_batch(bundle: Bundle) -> None:
+    inputs, outputs = bundle.manifest.head_tensors()
+    task = BuildTask(bundle.head_path, inputs, outputs, BATCHES)
+    assert build_plan(tensorrt_rtx, make_log(tensorrt_rtx), task).startswith(b"vtrt")
+
+
 def test_a_bundle_keeps_its_own_plans_and_stays_whole(tmp_path: Path, own: Machine) -> None:
     bundle = make_tiny_bundle(tmp_path / "bundle")
     own.bundle, own.plans = bundle, bundle.directory / "engines"
@@ -117,6 +124,74 @@ def test_another_key_is_built_anew_beside_the_first(own: Machine) -> None:
     assert len(list(own.plans.glob("*.plan"))) == 2
 
 
+def keep_older(machine: Machine, bundle_name: str = "tiny", **changes: str) -> PlanKey:
+    """A plan of another time or place beside those of the machine."""
+    key = plan_key(machine.bundle, BATCHES, tensorrt_rtx, "Made-up, compute capability 8.9")
+    store = PlanStore(machine.plans, bundle_name)
+    store.prepare()
+    older = replace(key, **changes)  # type: ignore[arg-type]
+    store.keep(older, b"an older plan")
+    return older
+
+
+@pytest.mark.parametrize("changes", [{"version": "1.0"}, {"graph_sha256": "0" * 64}])
+def test_a_new_plan_takes_the_place_of_what_it_replaces(
+    own: Machine, caplog: pytest.LogCaptureFixture, changes: dict[str, str]
+) -> None:
+    older = keep_older(own, **changes)
+    with caplog.at_level(logging.INFO):
+        own.load()
+    assert f"removed {older.stem}, which encoder-tensorrt_rtx-" in caplog.text
+    assert older.stem not in {path.stem for path in own.plans.iterdir()}
+    assert len(list(own.plans.iterdir())) == 2
+    own.load(may_build=False)
+
+
+def test_what_another_may_still_need_or_made_is_left_alone(own: Machine) -> None:
+    left = [
+        keep_older(own, device="Another, compute capability 9.0", version="1.0"),
+        keep_older(own, engine="tensorrt", version="1.0"),
+        keep_older(own, precision="fp16", graph_sha256="0" * 64),
+        keep_older(own, "another bundle", graph_sha256="1" * 64),
+    ]
+    renamed = keep_older(own, version="0.9").stem
+    strange = {
+        "encoder-mine.json": b"{}",
+        "encoder-tensorrt_rtx-0123456789abcdef.json": b"[1]",
+        "encoder-tensorrt_rtx-0123456789abcdee.json": b"no JSON",
+        "notes.txt": b"of a person",
+    }
+    for name, content in strange.items():
+        (own.plans / name).write_bytes(content)
+    for suffix in (".plan", ".json"):
+        away = own.plans / f"encoder-tensorrt_rtx-{'f' * 16}{suffix}"
+        (own.plans / f"{renamed}{suffix}").rename(away)
+    before = written(own.plans)
+    assert {f"{key.stem}.plan" for key in left} < before.keys()
+    own.load()
+    assert before.items() <= written(own.plans).items()
+
+
+def test_nothing_is_removed_when_the_new_plan_cannot_be_kept(own: Machine) -> None:
+    keep_older(own, version="1.0")
+    before = written(own.plans)
+    with largest_file(1000), pytest.raises(EngineError, match="plans cannot be kept in"):
+        own.load()
+    assert written(own.plans) == before
+
+
+def test_an_old_plan_that_cannot_be_removed_is_told_of(
+    own: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = keep_older(own, version="1.0")
+    plan = own.plans / f"{older.stem}.plan"
+    plan.unlink()
+    plan.mkdir()  # even root cannot unlink a folder
+    own.load()
+    assert f"the old plan {plan.with_suffix('.json')} cannot be removed" in caplog.text
+    own.load(may_build=False)
+
+
 @pytest.mark.parametrize("field", ["version", "device", "precision", "graph_sha256"])
 def test_a_plan_renamed_to_another_key_is_not_found(own: Machine, field: str) -> None:
     own.load()
@@ -124,7 +199,7 @@ def test_a_plan_renamed_to_another_key_is_not_found(own: Machine, field: str) ->
     other = replace(key, **{field: "another"})
     for suffix in (".plan", ".json"):
         (own.plans / f"{key.stem}{suffix}").rename(own.plans / f"{other.stem}{suffix}")
-    store = PlanStore(own.plans)
+    store = PlanStore(own.plans, "tiny")
     assert store.find(key) is None
     assert store.find(other) is None
 
@@ -156,7 +231,7 @@ def test_a_spoilt_plan_is_refused_without_building_and_built_anew_with_it(
 
 def test_a_plan_that_the_engine_does_not_load_is_built_anew(own: Machine) -> None:
     key = plan_key(own.bundle, BATCHES, tensorrt_rtx, "Made-up, compute capability 8.9")
-    store = PlanStore(own.plans)
+    store = PlanStore(own.plans, "tiny")
     store.prepare()
     store.keep(key, b"of a version that called itself the same")
     own.load()

@@ -11,6 +11,7 @@ from cuda.bindings import runtime
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from server.engine.batch_limit import FIRST_STRETCH_SECONDS
 from server.engine.cuda import Cuda
 from server.engine.onnxruntime import EngineError, EngineOptions, OnnxDetector
 from server.engine.plans import Batches
@@ -33,7 +34,9 @@ def expected(images: np.ndarray) -> np.ndarray:
     return images.mean(axis=(1, 2, 3)) / 255
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None
+)
 @given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=4))
 def test_any_number_of_windows_gets_its_own_features(
     detector: TensorRtDetector, counts: list[int]
@@ -41,6 +44,10 @@ def test_any_number_of_windows_gets_its_own_features(
     for seed, count in enumerate(counts):
         images = windows(count, seed)
         np.testing.assert_allclose(detector.encode(images), expected(images), atol=1e-6)
+
+
+def expect_features(detector: TensorRtDetector, images: np.ndarray) -> None:
+    np.testing.assert_allclose(detector.encode(images), expected(images), atol=1e-6)
 
 
 def test_it_scores_as_onnx_runtime_does(detector: TensorRtDetector, machine: Machine) -> None:
@@ -131,6 +138,69 @@ def test_want_of_memory_is_known_wherever_it_shows(
     with pytest.raises(EngineError, match="cudaErrorMemoryAllocation"):
         detector.encode(windows(8))
     assert len(machine.shrinks) == 3  # 8, 4, 2, 1
+
+
+def test_a_halved_batch_is_doubled_again_once_there_is_room(
+    detector: TensorRtDetector, machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.gpu.largest_run = 3
+    detector.encode(windows(7))
+    machine.gpu.largest_run = 100
+    images = windows(20)
+    expect_features(detector, images)
+    machine.now_seconds += FIRST_STRETCH_SECONDS - 1
+    expect_features(detector, images)
+    assert machine.resizes == [(8, 4), (4, 2)]
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            machine.now_seconds += FIRST_STRETCH_SECONDS
+            expect_features(detector, images)
+    assert machine.resizes[2:] == [(2, 4), (4, 8)]
+    assert machine.gpu.used_bytes == SLOTS * 8 * PER_WINDOW
+    assert "there is room again for batches of 8" in caplog.text
+
+
+def test_a_larger_batch_is_not_tried_for_windows_that_need_none(
+    detector: TensorRtDetector, machine: Machine
+) -> None:
+    machine.gpu.largest_run = 3
+    detector.encode(windows(7))
+    machine.now_seconds += 10 * FIRST_STRETCH_SECONDS
+    expect_features(detector, windows(2))
+    assert machine.resizes == [(8, 4), (4, 2)]
+
+
+def test_a_device_that_stays_full_is_tried_ever_more_seldom_and_costs_no_window(
+    machine: Machine,
+) -> None:
+    machine.gpu.memory_bytes = SLOTS * 7 * PER_WINDOW
+    detector = machine.load()
+    detector.warm_up(BATCHES.largest)
+    images, tries = windows(20), []
+    for minute in range(200):
+        machine.now_seconds = 60.0 * minute
+        before = len(machine.resizes)
+        expect_features(detector, images)
+        if len(machine.resizes) > before:
+            assert machine.resizes[before:] == [(4, 8), (8, 4)]
+            tries.append(minute)
+    assert tries == [1, 3, 7, 15, 31, 63, 123, 183]
+    assert machine.gpu.used_bytes == SLOTS * 4 * PER_WINDOW
+
+
+def test_room_that_lasted_a_stretch_makes_the_next_stretch_a_short_one(
+    detector: TensorRtDetector, machine: Machine
+) -> None:
+    images = windows(20)
+    for room in (7, 7, 100, 7, 100):  # fills, stays full, is free, fills again, is free
+        machine.gpu.memory_bytes = SLOTS * room * PER_WINDOW
+        if room == 7:
+            detector.close()
+        machine.now_seconds += 4 * FIRST_STRETCH_SECONDS
+        expect_features(detector, images)
+    machine.now_seconds += FIRST_STRETCH_SECONDS
+    expect_features(detector, images)
+    assert machine.resizes == [(8, 4), (4, 8), (8, 4), (4, 8), (8, 4), (4, 8)]
 
 
 def test_no_room_for_one_window_fails_that_call_and_not_the_next(

@@ -6,6 +6,7 @@ import struct
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -41,7 +42,7 @@ def test_each_packet_is_told_and_may_end_the_reading(tmp_path: Path) -> None:
     clip = render_clip(tmp_path / "a.mp4", seconds=1.0)
     took: list[float] = []
 
-    def tell(decode_seconds: float) -> None:
+    def tell(packet: av.Packet[Any], capture_seconds: float, decode_seconds: float) -> None:
         took.append(decode_seconds)
         if len(took) == 5:
             raise SourceError(Reason.STALE, "enough")

@@ -38,6 +38,7 @@ REFUSALS = {
     "PERMISSION_DENIED",
     "RESOURCE_EXHAUSTED",
     "FAILED_PRECONDITION",
+    "OUT_OF_RANGE",
 }
 LARGEST_REQUEST = 64 * 1024
 
@@ -158,6 +159,14 @@ LONG = ["x" * 30_000, "\U0001f600" * 12_000]
         ("DeleteStream", "name"),
         ("WatchScores", "stream"),
         ("WatchAlerts", "stream"),
+        ("ListDeliveries", "sink"),
+        ("ListDeliveries", "page_token"),
+        ("ReplayDeliveries", "sink"),
+        ("WatchAlerts", "cursor"),
+        ("ListAlerts", "stream"),
+        ("ListAlerts", "page_token"),
+        ("GetAlert", "alert_id"),
+        ("AcknowledgeAlert", "alert_id"),
         ("ScoreVideo", "start.stream"),
         ("ScoreVideo", "start.temporary_stream_id"),
     ],

@@ -18,7 +18,7 @@ from gvvad.v1 import stream_pb2, stream_pb2_grpc
 from server.rpc.client import Client, ClientError
 from server.rpc.server import SERVICES, PortError, RpcServer
 from server.settings import GrpcSettings
-from tests.support.backend import MODEL, MemoryBackend
+from tests.support.backend import MODEL, MemoryBackend, NoDeliveries
 from tests.support.served import Run, Served
 
 
@@ -61,7 +61,7 @@ def test_an_oversized_request_is_refused_before_it_is_read(channel) -> None:
 def test_stopping_ends_watches_and_health_with_unavailable(
     run: Run, backend: MemoryBackend
 ) -> None:
-    rpc = RpcServer(backend, GrpcSettings(port=0), 2**20)
+    rpc = RpcServer(backend, NoDeliveries(), GrpcSettings(port=0), 2**20)
     run(rpc.start())
     address = f"127.0.0.1:{rpc.port}"
     with Client(address) as client, grpc.insecure_channel(address) as channel:
@@ -78,11 +78,11 @@ def test_stopping_ends_watches_and_health_with_unavailable(
 
 
 def test_a_server_that_never_started_can_be_stopped(run: Run, backend: MemoryBackend) -> None:
-    run(RpcServer(backend, GrpcSettings(port=0), 2**20).stop())
+    run(RpcServer(backend, NoDeliveries(), GrpcSettings(port=0), 2**20).stop())
 
 
 def test_a_taken_port_is_refused_and_not_shared(run: Run, served: Served) -> None:
-    second = RpcServer(MemoryBackend(), GrpcSettings(port=served.rpc.port), 2**20)
+    second = RpcServer(MemoryBackend(), NoDeliveries(), GrpcSettings(port=served.rpc.port), 2**20)
     with pytest.raises(PortError, match=f"cannot listen for gRPC on {served.address}"):
         run(second.start())
     run(second.stop())

@@ -49,8 +49,9 @@ def test_alerts_arrive_as_they_were_published(client: Client, served: Served) ->
     published = [an_alert("door"), an_alert("door", AlertState.CLOSED)]
     with client.watch_alerts("door") as watch:
         for alert in published:
-            served.backend.alerts.publish(alert)
-        assert [next(watch) for _ in published] == [(0, alert) for alert in published]
+            served.backend.desk.submit(alert)
+        received = [next(watch) for _ in published]
+    assert [(missed, item.alert) for missed, item in received] == [(0, one) for one in published]
 
 
 def test_a_watch_of_one_stream_gets_only_its_own(client: Client, served: Served) -> None:
@@ -135,7 +136,7 @@ def test_watchers_are_bounded_and_a_place_is_free_again(client: Client, served: 
         next(client.watch_alerts())
     assert caught.value.code == "RESOURCE_EXHAUSTED"
     watches[0].cancel()
-    eventually(lambda: served.backend.alerts.subscriptions == 7)
+    eventually(lambda: served.backend.desk.changed.subscriptions == 7)
     with client.watch_alerts() as watch:
-        served.backend.alerts.publish(an_alert("door"))
-        assert next(watch)[1].stream_id == "door"
+        served.backend.desk.submit(an_alert("door"))
+        assert next(watch)[1].alert.stream_id == "door"

@@ -78,12 +78,14 @@ def _add_alerts() -> None:
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("created_seconds", sa.Double, nullable=False),
+        sa.Column("since_seconds", sa.Double, nullable=False),
         sa.Column("due_seconds", sa.Double, nullable=False),
         sa.Column("error", sa.Text, nullable=False),
         sa.UniqueConstraint("position", "sink", name="one_delivery_a_sink"),
         sqlite_autoincrement=True,
     )
     op.create_index("deliveries_due", "deliveries", ["sink", "state", "due_seconds"])
+    op.create_index("deliveries_by_alert", "deliveries", ["alert_id"])
     op.create_table(
         "calibrations",
         sa.Column("stream_id", sa.String(63), primary_key=True),

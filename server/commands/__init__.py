@@ -1,0 +1,1 @@
+"""Commands of `gvvad` in modules of their own."""

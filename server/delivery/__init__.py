@@ -1,0 +1,1 @@
+"""Changes of alerts to webhooks and MQTT, each at least once."""
