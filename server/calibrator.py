@@ -18,6 +18,7 @@ from server.calibrate import Question, calibrate
 from server.calibration import Calibration, CalibrationAsk, CalibrationError
 from server.drift import proposal, stability_index
 from server.history import ScoreHistory
+from server.logs import about
 from server.opening import EventCounter
 from server.series import ScoreSeries
 from server.store.calibrations import CalibrationStore
@@ -127,7 +128,7 @@ class Calibrator:
         try:
             self.history.forget(stream_id)
         except StoreError as error:  # the next start deletes what is left
-            logger.warning("stream %s: its past is not deleted for now: %s", stream_id, error)
+            logger.warning("past not deleted for now: %s", error, extra=about(stream_id))
 
     def check(self) -> None:
         """Hold the last day's scores against each calibration."""
@@ -187,4 +188,4 @@ class Calibrator:
                 return  # calibrated anew or deleted meanwhile
             self._found[stream_id] = replace(found, drift=drift, proposal=proposed)
         if proposed and not found.proposal:
-            logger.warning("stream %s: %s", stream_id, proposed)
+            logger.warning("%s", proposed, extra=about(stream_id))

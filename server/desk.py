@@ -19,6 +19,7 @@ from server.alert_records import AlertChange, AlertRecord, ChangeKind, Evidence
 from server.alert_retention import Retention
 from server.alerts import Alert
 from server.hub import Hub
+from server.logs import about
 from server.store.alerts import AlertLog
 from server.store.database import StoreError
 from server.telemetry import Telemetry
@@ -90,9 +91,9 @@ class AlertDesk:
         self._told = self.log.newest_position()
         for change in self.log.close_lost(time.time()):
             logger.warning(
-                "stream %s alert %s closed: the server was killed while it was open",
-                change.stream_id,
+                "alert %s closed: the server was killed while it was open",
                 change.record.alert.alert_id,
+                extra=about(change.stream_id, alert=change.record.alert.alert_id),
             )
             self._tell(change)
         self._thread.start()

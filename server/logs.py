@@ -42,6 +42,8 @@ def set_up(level: str, log_format: LogFormat) -> None:
     handler.setFormatter(JsonFormatter() if log_format == "json" else PlainFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    # It tells of every step that it does not have to take.
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 
 
 class PlainFormatter(logging.Formatter):

@@ -9,6 +9,7 @@ from server.alerts import AlertDefaults, AlertPolicy, PolicyError
 from server.batcher import BatchSettings
 from server.history import HistoryLimits
 from server.ingest.access import AccessPolicy
+from server.logs import about
 from server.push import PushLimits
 from server.streams import StreamConfig
 
@@ -55,6 +56,6 @@ class SupervisorSettings:
         try:
             return self.alert_policy(config, bundle_threshold)
         except PolicyError as error:
-            logger.warning("stream %s: %s; the default stands in", config.stream_id, error)
+            logger.warning("%s; the default stands in", error, extra=about(config.stream_id))
         tuning = replace(config.alerts, close_threshold=None)
         return self.alert_policy(replace(config, alerts=tuning), bundle_threshold)

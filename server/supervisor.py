@@ -143,7 +143,7 @@ class Supervisor:
                         self._store.settle, stream.config.stream_id, next_sequence
                     )
                 except StoreError as error:  # then the sequence goes on a little higher
-                    logger.warning("stream %s: %s", stream.config.stream_id, error)
+                    logger.warning("%s", error, extra=about(stream.config.stream_id))
 
     # What clients ask for
 

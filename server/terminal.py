@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from server.alerts import Alert
 from server.bank import Explanation
+from server.calibration import Calibration
 from server.pushed import PushCounts
 from server.scoring import WindowScore
 from server.tuning import AlertTuning
@@ -42,6 +43,20 @@ def stream_json(view: StreamView) -> Json:
         "next_sequence": view.next_sequence,
         "last_score": view.last_score,
         "create_time": rfc3339(view.created_seconds),
+        **_calibration_json(view.calibration),
+    }
+
+
+def _calibration_json(calibration: Calibration | None) -> Json:
+    """What is known of a stream's threshold; nothing where it was never calibrated."""
+    if calibration is None:
+        return {"calibrated": None}
+    return {
+        "calibrated": rfc3339(calibration.made_seconds),
+        "calibrated_threshold": calibration.open_threshold,
+        "false_alarms_per_day": calibration.false_alarms_per_day,
+        "drift": calibration.drift,
+        "recalibrate": calibration.proposal or None,
     }
 
 

@@ -40,6 +40,7 @@ from server.ingest.orders import (
     HoldEvidence,
     KeepEvidence,
 )
+from server.logs import about
 from server.streams import StreamConfig
 from server.telemetry import Telemetry
 from server.tuning import EvidenceMode
@@ -305,11 +306,11 @@ class EvidenceKeeper:
         """Settle for what is on the disk."""
         files = files_of(directory, kept.stream_id, alert_id)
         _logger.warning(
-            "stream %s alert %s: evidence: %s; %s",
-            kept.stream_id,
+            "alert %s: evidence: %s; %s",
             alert_id,
             why,
             "what was written is kept" if files else "nothing was written",
+            extra=about(kept.stream_id, alert=alert_id),
         )
         kept.unsaid = _evidence_of(files) if files else Evidence(EvidenceState.FAILED)
         kept.final = True

@@ -14,6 +14,7 @@ from server.ingest.clip import Clip, ClipError, ClipWriter
 from server.ingest.orders import EvidenceReport
 from server.ingest.packets import ClipFormat, Unit
 from server.ingest.pictures import Photographer
+from server.logs import about
 from server.tuning import Mask
 
 _logger = logging.getLogger(__name__)
@@ -115,7 +116,10 @@ class CaseFile:
         if problem:
             self._problem = problem
             _logger.warning(
-                "stream %s alert %s: evidence: %s", self._stream_id, self._alert_id, problem
+                "alert %s: evidence: %s",
+                self._alert_id,
+                problem,
+                extra=about(self._stream_id, alert=self._alert_id),
             )
 
     def _report(self, *, final: bool) -> None:

@@ -30,6 +30,7 @@ from server.ingest.orders import (
 )
 from server.ingest.packets import SCORING_SECONDS, ClipFormat, PacketRing, Unit
 from server.ingest.pictures import Photographer, RecentFrames
+from server.logs import about
 from server.pushed import Codec, PushedFrame
 from server.streams import SourceError, StreamConfig
 from server.tuning import EvidenceMode
@@ -264,7 +265,7 @@ class StreamRecorder:
             format = (self._format or make_format()).seen_in(unit, size)
         except SourceError as error:
             self._clipless = True
-            _logger.warning("stream %s: no clips are kept: %s", self._stream_id, error.sentence)
+            _logger.warning("no clips are kept: %s", error.sentence, extra=about(self._stream_id))
             return
         ring = self._ring
         if ring is None or format is not ring.format or not ring.follows(unit):

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 
 from server.calibration import Calibration
+from server.logs import about
 from server.store.database import Database
 from server.store.tables import CALIBRATIONS
 
@@ -33,9 +34,9 @@ class CalibrationStore:
                 found[row.stream_id] = _JSON.validate_json(row.calibration)
             except ValidationError as error:  # another version's, or changed by hand
                 _logger.error(
-                    "stream %s: its calibration is left out (%d faults); calibrate it again",
-                    row.stream_id,
+                    "its calibration is left out (%d faults); calibrate it again",
                     error.error_count(),
+                    extra=about(row.stream_id),
                 )
         return found
 

@@ -16,6 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from server.logs import about
 from server.series import ScoreSeries
 from server.store.database import Database
 from server.store.tables import CALIBRATIONS, SCORE_HISTORY, STREAMS
@@ -140,7 +141,9 @@ class HistoryStore:
             try:
                 parts.append(unpack(bytes(row.windows)))
             except ValueError as error:  # another version's, or changed by hand
-                _logger.error("stream %s: chunk %d is left out: %s", stream_id, row[0], error)
+                _logger.error(
+                    "chunk %d of its past is left out: %s", row[0], error, extra=about(stream_id)
+                )
         return ScoreSeries.joined(parts)
 
     def trim(self, before_seconds: float, max_bytes: int) -> int:

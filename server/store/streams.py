@@ -52,8 +52,7 @@ class StreamStore:
                 streams.append(_stored(row))
             except ValueError as error:  # another version's, or changed by hand
                 _logger.error(
-                    "stored stream %s is left out (%s); correct or delete its row in the store",
-                    row.stream_id,
+                    "left out (%s); correct or delete its row in the store",
                     error,
                     extra=about(row.stream_id),
                 )

@@ -1,4 +1,5 @@
-"""A server that is killed under traffic: what a client was told of is there afterwards.
+"""A server that is killed under traffic: what a client was told of is there afterwards,
+what a receiver is owed reaches it under one id, and files of evidence are whole or absent.
 
 KILLS says how often it is killed, ten times by default.
 """
@@ -9,29 +10,33 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
+import cv2
 import pytest
 
 from server.alert_records import AlertFilter, ChangeKind
 from server.alerts import Alert, EndReason
 from server.contract import WindowSpec
-from server.pushed import PushedFrame
 from server.rpc.alert_messages import WatchedAlert, cursor
 from server.rpc.client import Client, ClientError, Watch
+from server.sender import VideoSource
 from server.streams import PUSHED
 from tests.support.cameras import free_port
+from tests.support.clips import grey_clip
 from tests.support.faults import Tell
 from tests.support.pushing import endless, grey_frames, raw
 from tests.support.serving import ServerProcess
 from tests.support.tiny_bundle import make_tiny_bundle
 from tests.support.watching import add
+from tests.support.webhook_receiver import Receiver, fails_half_the_time, receiving
 
 KILLS = int(os.environ.get("KILLS", "10"))
 STREAMS = ("door", "hall")
 GUEST = "guest"
+SECRET = b"a secret of twenty-four bytes and more"
 DARK, BRIGHT = 26, 250
 FRAMES_A_TURN = 48
 """Of dark and of bright each: three windows, enough to open an alert and to close it."""
@@ -43,17 +48,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_bundle(folder, window=WindowSpec(4, 25.0)).directory
 
 
-def footage() -> Iterator[PushedFrame]:
-    """Dark and bright in turns, for ever, as fast as the server takes it but for a breath."""
-    levels = [DARK] * FRAMES_A_TURN + [BRIGHT] * FRAMES_A_TURN
-    return endless(list(grey_frames(levels)), 0.0005)
+LEVELS = [DARK] * FRAMES_A_TURN + [BRIGHT] * FRAMES_A_TURN
 
 
 @dataclass
 class Traffic:
-    """Clients that push and one that watches, whatever becomes of the server."""
+    """Clients that push and one that watches, whatever becomes of the server.
+
+    What they push is dark and bright in turns, for ever, as fast as the server takes it but
+    for a breath: raw pictures, and to the hall a clip's own packets.
+    """
 
     address: str
+    clip: VideoSource
     over: threading.Event = field(default_factory=threading.Event)
     seen: list[WatchedAlert] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -62,11 +69,16 @@ class Traffic:
     def push(self, stream_id: str) -> None:
         """Push to a stream, a temporary one in case of the guest."""
         named = None if stream_id == GUEST else stream_id
+        frames, push = list(grey_frames(LEVELS)), raw()
+        if stream_id == "hall":
+            frames, push = list(self.clip.frames()), self.clip.push
         while not self.over.is_set():
             with Client(self.address) as client:
                 try:
                     temporary = "" if named else GUEST
-                    for _ in client.push(footage(), raw(), named, temporary_id=temporary):
+                    for _ in client.push(
+                        endless(frames, 0.0005), push, named, temporary_id=temporary
+                    ):
                         if self.over.is_set():
                             break
                 except ClientError as error:
@@ -105,55 +117,116 @@ def wait_for_changes(traffic: Traffic, count: int) -> None:
         time.sleep(0.01)
 
 
-def serve(bundle: Path, url: str, port: int) -> ServerProcess:
-    return ServerProcess(
-        bundle=bundle, grpc__port=port, store__url=url, alerts__min_duration_seconds=0
-    )
+@dataclass(frozen=True)
+class Place:
+    """Where a server is started again and again."""
+
+    bundle: Path
+    store_url: str
+    port: int
+    evidence: Path
+    receiver: Receiver
+
+    def serve(self) -> ServerProcess:
+        secrets = self.evidence.with_name("secrets")
+        secrets.write_bytes(SECRET)
+        return ServerProcess(
+            bundle=self.bundle,
+            grpc__port=self.port,
+            store__url=self.store_url,
+            alerts__min_duration_seconds=0,
+            alerts__merge_gap_seconds=0,
+            evidence__directory=self.evidence,
+            evidence__post_roll_seconds=0,
+            webhook__urls=self.receiver.url,
+            webhook__secret_file=secrets,
+        )
 
 
 @pytest.mark.long
 @pytest.mark.timeout(120 + 15 * KILLS)
-def test_what_a_client_saw_of_alerts_outlives_every_kill(
-    bundle: Path, store_url: str, tell: Tell
+def test_what_was_told_of_alerts_outlives_every_kill(
+    bundle: Path, store_url: str, tmp_path: Path, tell: Tell
 ) -> None:
     dice, port = random.Random(KILLS), free_port()
-    traffic = Traffic(f"127.0.0.1:{port}")
+    clip = VideoSource(str(grey_clip(tmp_path / "hall.mp4", LEVELS, fps=25)))
+    traffic = Traffic(f"127.0.0.1:{port}", clip)
     threads = [
         threading.Thread(target=traffic.push, args=(stream_id,)) for stream_id in (*STREAMS, GUEST)
     ]
     threads.append(threading.Thread(target=traffic.watch))
-    for turn in range(KILLS):
-        with serve(bundle, store_url, port) as server:
-            if not turn:
-                with server.client() as client:
-                    for stream_id in STREAMS:
-                        add(client, stream_id, PUSHED)
-                for thread in threads:
-                    thread.start()
-            wait_for_changes(traffic, len(traffic.seen) + 2)
-            time.sleep(dice.random())  # the moment is any
-            server.kill()
-    with serve(bundle, store_url, port) as server:
-        wait_for_changes(traffic, len(traffic.seen) + 5)
-        traffic.end()
-        for thread in threads:
-            thread.join(30)
-        with server.client() as client:
-            written = whole_log(client, traffic.seen[-1].cursor)
-            kept = {
-                record.alert.alert_id: record.alert
-                for record in client.list_alerts(AlertFilter(include_suppressed=True))
-            }
+    with receiving(fails_half_the_time(dice)) as receiver:
+        place = Place(bundle, store_url, port, tmp_path / "evidence", receiver)
+        for turn in range(KILLS):
+            with place.serve() as server:
+                if not turn:
+                    with server.client() as client:
+                        for stream_id in STREAMS:
+                            add(client, stream_id, PUSHED)
+                    for thread in threads:
+                        thread.start()
+                wait_for_changes(traffic, len(traffic.seen) + 2)
+                time.sleep(dice.random())  # the moment is any
+                server.kill()
+                assert_files_are_whole(place.evidence)
+        with place.serve() as server:
+            wait_for_changes(traffic, len(traffic.seen) + 5)
+            traffic.end()
+            for thread in threads:
+                thread.join(30)
+            with server.client() as client:
+                written = whole_log(client, traffic.seen[-1].cursor)
+                kept = {
+                    record.alert.alert_id: record.alert
+                    for record in client.list_alerts(AlertFilter(include_suppressed=True))
+                }
+            wait_for_deliveries(traffic.seen, receiver)
     assert traffic.complaints == []
     assert traffic.seen == written  # nothing lost, nothing twice, nothing changed
     assert_each_id_is_one_event(traffic.seen)
     assert_kept(traffic.seen, kept)
+    assert_delivered_under_one_id(receiver)
+    files = assert_files_are_whole(place.evidence)
     lost = [c for c in traffic.seen if c.alert.end_reason is EndReason.LOST]
     tell(
-        f"{KILLS} kills: {len(traffic.seen)} changes seen, all there; {len(lost)} alerts lost open"
+        f"{KILLS} kills: {len(traffic.seen)} changes seen, all there; {len(lost)} alerts lost "
+        f"open; {len(receiver.requests)} deliveries tried, {len(receiver.taken)} taken; "
+        f"{files} files whole"
     )
     assert lost
+    assert files
     assert {change.alert.stream_id for change in traffic.seen} == {*STREAMS, GUEST}
+
+
+def wait_for_deliveries(seen: list[WatchedAlert], receiver: Receiver) -> None:
+    owed = {(change.alert.alert_id, change.kind.value) for change in seen}
+    deadline = time.monotonic() + 90
+    while missing := owed - {(one.alert, one.kind) for one in list(receiver.taken)}:
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.1)
+
+
+def assert_delivered_under_one_id(receiver: Receiver) -> None:
+    told: dict[str, set[bytes]] = {}
+    ids: dict[tuple[str, str], set[str]] = {}
+    for request in receiver.requests:
+        assert request.is_signed_with(SECRET)
+        told.setdefault(request.event["id"], set()).add(request.body)
+        if request.kind in ("opened", "closed"):
+            ids.setdefault((request.alert, request.kind), set()).add(request.event["id"])
+    assert {len(bodies) for bodies in told.values()} == {1}
+    assert {len(found) for found in ids.values()} == {1}
+
+
+def assert_files_are_whole(directory: Path) -> int:
+    """Every snapshot and clip can be decoded to its end; how many there are."""
+    pictures, clips = list(directory.rglob("*.jpg")), list(directory.rglob("*.mp4"))
+    for picture in pictures:
+        assert cv2.imread(str(picture)) is not None, picture
+    for clip in clips:
+        with av.open(str(clip)) as container:
+            assert [*container.decode(video=0)], clip
+    return len(pictures) + len(clips)
 
 
 def whole_log(client: Client, last: str) -> list[WatchedAlert]:
@@ -168,11 +241,12 @@ def whole_log(client: Client, last: str) -> list[WatchedAlert]:
 
 
 def assert_each_id_is_one_event(seen: list[WatchedAlert]) -> None:
-    kinds: dict[str, list[ChangeKind]] = {}
+    kinds: dict[str, list[ChangeKind]] = {change.alert.alert_id: [] for change in seen}
     events: dict[str, tuple[object, ...]] = {}
     for change in seen:
         alert = change.alert
-        kinds.setdefault(alert.alert_id, []).append(change.kind)
+        if change.kind is not ChangeKind.EVIDENCE:  # it comes when it comes
+            kinds[alert.alert_id].append(change.kind)
         event = (alert.stream_id, alert.first_sequence, alert.start_seconds)
         assert events.setdefault(alert.alert_id, event) == event
     assert {tuple(told) for told in kinds.values()} <= {

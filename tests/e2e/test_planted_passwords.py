@@ -366,7 +366,7 @@ PROOFS = (
     "Fatal Python error: Aborted",
     "Fatal Python error: Segmentation fault",
     "no such table",
-    "is left out",
+    "left out (",
     "://***@127.0.0.1",
     "psycopg",
     "exists already",
