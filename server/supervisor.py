@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -25,28 +24,22 @@ from server.evidence.keeper import EvidenceKeeper
 from server.evidence.reader import EvidenceReader
 from server.hub import Hub
 from server.ingest.events import (
-    FrameStats,
-    FrameTaken,
     IngestEvent,
-    Reconnected,
     StatusChanged,
-    StreamEvent,
-    WindowReady,
-    WindowsSkipped,
 )
-from server.ingest.orders import EvidenceLost, EvidenceOrder, EvidenceReport
+from server.ingest.orders import EvidenceOrder
 from server.ingest.pool import IngestPool
 from server.journal import log_alert
 from server.logs import about
 from server.push import PushCalls, PushSession, waiting_for_push
 from server.pushed import PushFormat
 from server.record import StreamRecord, scored_span
-from server.scoring import Detector, DropReason, WindowScore
+from server.registry import Registry
+from server.scoring import Detector, WindowScore
 from server.store.database import StoreError
 from server.store.streams import StreamStore
 from server.streams import (
     PUSHED,
-    Mode,
     Reason,
     SourceError,
     SourceUrl,
@@ -56,19 +49,15 @@ from server.streams import (
 from server.supervision import SupervisorSettings
 from server.telemetry import Telemetry
 from server.views import (
-    CapacityError,
     Change,
     ModelInfo,
     NotPushableError,
-    StreamExistsError,
     StreamView,
     UnknownStreamError,
 )
+from server.worker_reports import SEQUENCES_RESERVED, WorkerReports
 
 logger = logging.getLogger(__name__)
-
-SEQUENCES_RESERVED = 1000
-"""Sequences that the store gives out at a time, so that a crash never repeats one."""
 
 MakePool = Callable[[Callable[[IngestEvent], None]], IngestPool]
 
@@ -109,9 +98,9 @@ class Supervisor:
         self._telemetry = telemetry
         self._keeper = keeper
         self._batcher = Batcher(detector, settings.batch, self)
-        self._pool = make_pool(self._take_event)
-        self._streams: dict[str, StreamRecord] = {}
-        self._lock = threading.Lock()
+        self._registry = registry = Registry(settings.max_streams)
+        self._reports = WorkerReports(registry, self._batcher, store, telemetry, keeper)
+        self._pool = make_pool(self._reports.take)
         self._changing = asyncio.Lock()
         self._calibrator = Calibrator(store.database, model, settings, telemetry, self._configs)
         self._calibrator.tell_drift = self._tell_drift
@@ -133,7 +122,7 @@ class Supervisor:
             await asyncio.to_thread(self._pool.stop)
             await asyncio.to_thread(self._batcher.stop)
             await asyncio.to_thread(self._calibrator.history.stop)
-            for stream in self._all():
+            for stream in self._registry.all():
                 self._follow(stream, stream.machine.finish(EndReason.STOPPED))
                 if stream.temporary:
                     continue
@@ -160,7 +149,7 @@ class Supervisor:
         self._settings.access.check(config)
         self._settings.alert_policy(config, self.model.threshold)
         async with self._changing:
-            self._check_free(config)
+            self._registry.check_free(config)
             created_seconds = time.time()
             await asyncio.to_thread(self._store.save, config, created_seconds)
             next_sequence = await asyncio.to_thread(self._begins_at, config.stream_id)
@@ -172,12 +161,12 @@ class Supervisor:
         Raises:
             UnknownStreamError: there is none of that id.
         """
-        with self._lock:
-            return self._viewed(self._known(stream_id))
+        with self._registry.lock:
+            return self._viewed(self._registry.known(stream_id))
 
     def list(self) -> list[StreamView]:
         """All streams, by id."""
-        return [self._viewed(stream) for stream in self._all()]
+        return [self._viewed(stream) for stream in self._registry.all()]
 
     async def update(self, stream_id: str, change: Change) -> StreamView:
         """Change a stream; it reconnects where its source changed or it had come to rest.
@@ -192,13 +181,13 @@ class Supervisor:
             # Read here and not by the caller: what another update just changed is kept.
             config = change(self.get(stream_id).config)
             self._settings.access.check(config)
-            self._check_port(config)
+            self._registry.check_port(config)
             policy = self._settings.alert_policy(config, self.model.threshold)
-            with self._lock:
-                stream = self._known(stream_id)
+            with self._registry.lock:
+                stream = self._registry.known(stream_id)
             if not stream.temporary:
                 await asyncio.to_thread(self._store.update, config)
-            with self._lock:
+            with self._registry.lock:
                 before, stream.config = stream.config, config
                 stream.machine.policy = policy
             self._reopen(stream, before)
@@ -212,8 +201,8 @@ class Supervisor:
             StoreError: it could not be removed from the store; then it lives on.
         """
         async with self._changing:
-            with self._lock:
-                stream = self._known(stream_id)
+            with self._registry.lock:
+                stream = self._registry.known(stream_id)
             if not stream.temporary:
                 await asyncio.to_thread(self._store.delete, stream_id)
             self._forget(stream)
@@ -227,8 +216,8 @@ class Supervisor:
             CalibrationError: the footage cannot answer, or nothing is kept of the stream.
             StoreError: the store cannot be read or written.
         """
-        with self._lock:
-            stream = self._known(stream_id)
+        with self._registry.lock:
+            stream = self._registry.known(stream_id)
         if stream.temporary:
             raise CalibrationError(
                 f"stream {stream_id!r} goes with the call that pushes it; add one that stays"
@@ -237,7 +226,7 @@ class Supervisor:
         if not ask.apply:
             return found
         async with self._changing:
-            if self._known(stream_id) is not stream:
+            if self._registry.known(stream_id) is not stream:
                 raise UnknownStreamError(f"stream {stream_id!r} was deleted meanwhile")
             await asyncio.to_thread(self._calibrator.keep, stream_id, found)
         opens = found.open_threshold
@@ -279,91 +268,16 @@ class Supervisor:
 
     def end_pushes(self, error: Exception) -> None:
         """End every session, because of `error`."""
-        for stream in self._all():
+        for stream in self._registry.all():
             if stream.session is not None:
                 stream.session.fail(error)
-
-    # What the workers report; on their reader threads
-
-    def _take_event(self, event: IngestEvent) -> None:
-        if isinstance(event, EvidenceReport | EvidenceLost):
-            self._keeper.report(event)  # of files, which may outlive their stream
-            return
-        stream = self._streams.get(event.stream_id)
-        if stream is not None:
-            self._take_stream_event(stream, event)
-
-    def _take_stream_event(self, stream: StreamRecord, event: StreamEvent) -> None:
-        match event:
-            case WindowReady():
-                self._batcher.submit(stream.lane, event.window)
-                self._reserve(stream)
-            case WindowsSkipped():
-                self._batcher.pass_over(stream.lane, event.count - len(event.windows))
-                for span in event.windows:
-                    self._batcher.report_drop(stream.lane, span, DropReason.BACKLOG)
-                self._reserve(stream)
-            case StatusChanged():
-                self._change_status(stream, event)
-            case FrameStats():
-                self._count_frames(stream, event)
-            case FrameTaken():
-                if stream.session is not None:
-                    stream.session.took(event.damaged)
-            case Reconnected():
-                self._count_reconnect(stream, event)
-
-    def _change_status(self, stream: StreamRecord, event: StatusChanged) -> None:
-        with self._lock:
-            stream.status = replace(
-                stream.status, state=event.state, reason=event.reason, message=event.message
-            )
-            if stream.lane.open:
-                stream.state_log.note(event)
-                is_up = event.state is StreamState.RUNNING
-                self._telemetry.stream_up(event.stream_id, is_up)
-        if event.state is not StreamState.RUNNING:
-            self._batcher.break_off(stream.lane)
-            if stream.session is not None:
-                stream.session.conclude(event, stream.lane.next_sequence)
-
-    def _count_frames(self, stream: StreamRecord, event: FrameStats) -> None:
-        with self._lock:
-            stream.status = replace(
-                stream.status,
-                frames_decoded=stream.status.frames_decoded + event.frames,
-                last_frame_seconds=event.last_frame_seconds,
-            )
-            if stream.lane.open:
-                self._telemetry.frames(event.stream_id, event.frames, event.last_frame_seconds)
-        if event.frames:
-            self._telemetry.stage("decode", event.decode_seconds / event.frames)
-        if event.windows:
-            self._telemetry.stage("preprocess", event.preprocess_seconds / event.windows)
-
-    def _count_reconnect(self, stream: StreamRecord, event: Reconnected) -> None:
-        with self._lock:
-            stream.status = replace(stream.status, reconnects=stream.status.reconnects + 1)
-            if stream.lane.open:
-                self._telemetry.reconnected(event.stream_id, event.reason.value)
-
-    def _reserve(self, stream: StreamRecord) -> None:
-        ample = stream.lane.next_sequence + SEQUENCES_RESERVED // 10 <= stream.reserved
-        if ample or stream.temporary:
-            return
-        stream.reserved = stream.lane.next_sequence + SEQUENCES_RESERVED
-        try:
-            self._store.reserve(stream.config.stream_id, stream.reserved)
-        except StoreError as error:
-            if stream.lane.open:
-                logger.warning("%s", error, extra=about(stream.config.stream_id))
 
     # What the batcher reports; on the engine thread
 
     def scored(self, lane: Lane, score: WindowScore) -> None:
         """Publish one window's score, and what it does to the stream's alert."""
-        with self._lock:
-            stream = self._streams.get(lane.stream_id)
+        with self._registry.lock:
+            stream = self._registry.find(lane.stream_id)
             if stream is None or stream.lane is not lane:
                 return
             if stream.session is not None:
@@ -384,8 +298,8 @@ class Supervisor:
 
     def broke_off(self, lane: Lane) -> None:
         """The source broke off: close an open alert, nothing is known beyond."""
-        with self._lock:
-            stream = self._streams.get(lane.stream_id)
+        with self._registry.lock:
+            stream = self._registry.find(lane.stream_id)
             if stream is not None and stream.lane is lane:
                 self._follow(stream, stream.machine.finish())
 
@@ -412,7 +326,7 @@ class Supervisor:
         stream = self._enter(config, created_seconds, next_sequence, reserved)
         view = self.get(config.stream_id)
         if config.is_pushed:
-            self._change_status(stream, waiting_for_push(config.stream_id, None))
+            self._reports.change_status(stream, waiting_for_push(config.stream_id, None))
             return self.get(config.stream_id)
         stream.lane.lossless = config.url.scheme == "file"
         try:
@@ -422,7 +336,7 @@ class Supervisor:
             denied = StatusChanged(
                 config.stream_id, StreamState.PARKED, error.reason, error.sentence
             )
-            self._change_status(stream, denied)
+            self._reports.change_status(stream, denied)
         return view
 
     def _enter(
@@ -436,8 +350,8 @@ class Supervisor:
             self._settings.usable_policy(config, self.model.threshold),
         )
         stream = StreamRecord(config, created_seconds, lane, machine, reserved)
-        with self._lock:
-            self._streams[config.stream_id] = stream
+        with self._registry.lock:
+            self._registry.enter(stream)
             self._telemetry.stream_up(config.stream_id, False)
         logger.info("taken up from %s", config.url, extra=about(config.stream_id))
         return stream
@@ -446,8 +360,8 @@ class Supervisor:
         """Leave nothing of a stream but what the store has of it."""
         stream_id = stream.config.stream_id
         self._pool.remove(stream_id)
-        with self._lock:
-            del self._streams[stream_id]
+        with self._registry.lock:
+            self._registry.remove(stream_id)
             self._batcher.close_lane(stream.lane)
             self._follow(stream, stream.machine.finish(EndReason.STOPPED))
             self._telemetry.forget(stream_id)
@@ -472,7 +386,7 @@ class Supervisor:
         if config.is_pushed or before.is_pushed:
             self._pool.remove(config.stream_id)
         if config.is_pushed:
-            self._change_status(stream, waiting_for_push(config.stream_id, None))
+            self._reports.change_status(stream, waiting_for_push(config.stream_id, None))
             return
         stream.lane.lossless = config.url.scheme == "file"
         try:
@@ -486,7 +400,7 @@ class Supervisor:
         async with self._changing:
             if stream_id is None:
                 config = StreamConfig(temporary_id, SourceUrl(PUSHED))
-                self._check_free(config)
+                self._registry.check_free(config)
                 next_sequence = await asyncio.to_thread(self._begins_at, temporary_id)
                 stream = self._enter(config, time.time(), next_sequence, 0)
                 stream.temporary = True
@@ -501,14 +415,14 @@ class Supervisor:
                 partial(self._pool.feed, name),
                 partial(self._pool.acknowledge, name),
             )
-            with self._lock:
+            with self._registry.lock:
                 stream.session = session
                 stream.lane.lossless = push.lossless
             self._pool.add(stream.config, push)
             return session
 
     def _pushable(self, stream_id: str) -> StreamRecord:
-        stream = self._streams.get(stream_id)
+        stream = self._registry.find(stream_id)
         if stream is None:
             remedy = f"create it with the URL {PUSHED}, or make a temporary one"
             raise UnknownStreamError(f"there is no stream {stream_id!r}; {remedy}")
@@ -525,7 +439,7 @@ class Supervisor:
 
     async def _end_push(self, session: PushSession) -> None:
         async with self._changing:
-            stream = self._streams.get(session.stream_id)
+            stream = self._registry.find(session.stream_id)
             if stream is None or stream.session is not session:
                 return  # deleted, or given another source
             stream.session = None
@@ -533,7 +447,9 @@ class Supervisor:
                 self._forget(stream)
                 return
             self._pool.remove(session.stream_id)
-            self._change_status(stream, waiting_for_push(session.stream_id, Reason.END_OF_STREAM))
+            self._reports.change_status(
+                stream, waiting_for_push(session.stream_id, Reason.END_OF_STREAM)
+            )
 
     def _follow(self, stream: StreamRecord, changes: Sequence[Alert]) -> None:
         self._keeper.watch(stream.config, stream.machine.event)
@@ -550,43 +466,9 @@ class Supervisor:
         return replace(stream.view, calibration=self._calibrator.shown(stream.config))
 
     def _configs(self) -> Sequence[StreamConfig]:
-        return [stream.config for stream in self._all()]
+        return [stream.config for stream in self._registry.all()]
 
     def _tell_drift(self, stream_id: str, drift: float) -> None:
-        with self._lock:
-            if stream_id in self._streams:
+        with self._registry.lock:
+            if self._registry.find(stream_id) is not None:
                 self._telemetry.score_drift(stream_id, drift)
-
-    def _known(self, stream_id: str) -> StreamRecord:
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            raise UnknownStreamError(f"there is no stream {stream_id!r}; list them first")
-        return stream
-
-    def _all(self) -> Sequence[StreamRecord]:
-        with self._lock:
-            return [self._streams[stream_id] for stream_id in sorted(self._streams)]
-
-    def _check_free(self, config: StreamConfig) -> None:
-        if config.stream_id in self._streams:
-            raise StreamExistsError(
-                f"stream {config.stream_id!r} exists already; choose another id or update it"
-            )
-        if len(self._streams) >= self._settings.max_streams:
-            raise CapacityError(
-                f"this server takes {self._settings.max_streams} streams and has as many; "
-                "delete one first or raise max_streams"
-            )
-        self._check_port(config)
-
-    def _check_port(self, config: StreamConfig) -> None:
-        if config.mode is not Mode.LISTEN:
-            return
-        for other in self._all():
-            if other.config.stream_id == config.stream_id or other.config.mode is not Mode.LISTEN:
-                continue
-            if other.config.url.port == config.url.port:
-                raise StreamExistsError(
-                    f"port {config.url.port} is listened on by stream "
-                    f"{other.config.stream_id!r} already; choose another port"
-                )

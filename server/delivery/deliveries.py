@@ -28,7 +28,7 @@ from server.delivery.signing import Signer, read_secrets
 from server.delivery.webhook import WebhookSink
 from server.delivery.worker import SinkWorker
 from server.delivery_records import Delivery, DeliveryFilter
-from server.settings import MqttSettings, WebhookSettings
+from server.setting_groups import MqttSettings, WebhookSettings
 from server.store.alarms import Alarms
 from server.store.database import Database, StoreError
 from server.store.outbox import Outbox

@@ -24,7 +24,7 @@ from server.rpc.alert_service import AlertService
 from server.rpc.boundary import Boundary
 from server.rpc.delivery_service import DeliveryLog, DeliveryService
 from server.rpc.service import Backend, ModelService, ScoreService, StreamService
-from server.settings import GrpcSettings
+from server.setting_groups import GrpcSettings
 from server.views import StoppingError
 
 logger = logging.getLogger(__name__)

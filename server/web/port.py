@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from server.settings import HttpSettings
+from server.setting_groups import HttpSettings
 from server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
-from server.settings import HttpSettings
+from server.setting_groups import HttpSettings
 from server.telemetry import Telemetry
 from server.web.port import HttpPort, HttpPortError
 

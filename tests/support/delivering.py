@@ -13,7 +13,7 @@ from server.alerts import Alert
 from server.delivery.deliveries import Deliveries
 from server.delivery.receivers import BrokerUrl, WebhookUrl
 from server.delivery_records import Delivery, DeliveryFilter
-from server.settings import MqttSettings, WebhookSettings
+from server.setting_groups import MqttSettings, WebhookSettings
 from server.store.database import Database
 from server.telemetry import Telemetry
 from tests.support.alert_rows import append

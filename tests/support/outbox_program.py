@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from server.delivery.deliveries import Deliveries
 from server.delivery_records import DeliveryFilter, DeliveryState
-from server.settings import MqttSettings
+from server.setting_groups import MqttSettings
 from server.store.database import Database
 from server.store.outbox import Outbox, event_id
 from server.store.tables import ALERT_CHANGES

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from server.rpc.client import Client
 from server.rpc.delivery_service import DeliveryLog
 from server.rpc.server import RpcServer
-from server.settings import GrpcSettings
+from server.setting_groups import GrpcSettings
 from tests.support.backend import MemoryBackend, NoDeliveries
 
 T = TypeVar("T")

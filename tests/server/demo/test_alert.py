@@ -11,7 +11,7 @@ from server.contract import WINDOW_FRAMES
 from server.demo.scene import render_scene
 from server.engine.onnxruntime import EngineOptions, OnnxDetector
 from server.replay import replay
-from server.settings import AlertSettings
+from server.setting_groups import AlertSettings
 from server.tuning import AlertTuning
 
 LONG = pytest.mark.long

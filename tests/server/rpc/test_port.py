@@ -17,7 +17,7 @@ from gvvad.v1 import stream_pb2, stream_pb2_grpc
 
 from server.rpc.client import Client, ClientError
 from server.rpc.server import SERVICES, PortError, RpcServer
-from server.settings import GrpcSettings
+from server.setting_groups import GrpcSettings
 from tests.support.backend import MODEL, MemoryBackend, NoDeliveries
 from tests.support.served import Run, Served
 
