@@ -370,5 +370,5 @@ def test_a_stored_policy_that_todays_bundle_breaks_is_told_and_the_stream_starts
         assert 'gvvad_alerts_suppressed_total{reason="snoozed",stream="file"} 1.0' in metrics
 
     asyncio.run(scenario())
-    assert "stream file: close_threshold (0.95) must be at most" in caplog.text
+    assert "close_threshold (0.95) must be at most" in caplog.text
     assert caplog.text.count("; the default stands in") == 1
