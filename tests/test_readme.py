@@ -34,7 +34,7 @@ def console_lines() -> list[list[str]]:
 def command_of(line: list[str]) -> tuple[str, ...]:
     """Program and subcommands."""
     program, *words = line
-    depth = 2 if words[0] in ("streams", "ablate") else 1
+    depth = 2 if words[0] in ("streams", "alerts", "deliveries", "ablate") else 1
     return (program, *(word for word in words[:depth] if SUBCOMMAND.fullmatch(word)))
 
 
