@@ -324,6 +324,10 @@ class Supervisor:
         reserved = next_sequence + SEQUENCES_RESERVED
         await asyncio.to_thread(self._store.reserve, config.stream_id, reserved)
         stream = self._enter(config, created_seconds, next_sequence, reserved)
+        # A cooldown goes on over a restart.
+        stream.machine.delivered_until_seconds = await asyncio.to_thread(
+            self.desk.log.delivered_until, config.stream_id
+        )
         view = self.get(config.stream_id)
         if config.is_pushed:
             self._reports.change_status(stream, waiting_for_push(config.stream_id, None))

@@ -155,6 +155,17 @@ class AlertLog:
         with self._database.transaction() as connection:
             return _known(connection, alert_id)
 
+    def delivered_until(self, stream_id: str) -> float | None:
+        """UTC capture time at which a stream's newest delivered alert ended; None without one."""
+        ended = sa.select(sa.func.max(ALERTS.c.end_seconds)).where(
+            ALERTS.c.stream_id == stream_id,
+            ALERTS.c.state == AlertState.CLOSED.value,
+            ALERTS.c.suppression.is_(None),
+        )
+        with self._database.transaction() as connection:
+            found: float | None = connection.execute(ended).scalar_one()
+        return found
+
     def list(
         self, wanted: AlertFilter, size: int, after: str | None = None
     ) -> tuple[Sequence[AlertRecord], str | None]:

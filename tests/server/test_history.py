@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from server.series import ScoreSeries
 from server.store.database import Database
 from server.store.history import HistoryStore, pack, unpack
 from server.store.streams import StreamStore
+from server.store.tables import SCORE_HISTORY
 from server.streams import SourceUrl, StreamConfig
 
 BUNDLE, OTHER = "ab" * 32, "cd" * 32
@@ -54,13 +54,8 @@ def assert_same(found: ScoreSeries, wanted: list[ScoredSpan]) -> None:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "store.db"
-
-
-@pytest.fixture
-def database(file: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{file}")
+def database(store_url: str) -> Iterator[Database]:
+    database = Database(store_url)
     store = StreamStore(database)
     for name in ("door", "yard"):
         store.save(StreamConfig(name, SourceUrl("push://")), 1.0)
@@ -142,42 +137,41 @@ def test_a_flush_needs_nobody_to_ask_for_it(database: Database) -> None:
     history.stop()
 
 
-def test_chunks_grow_in_place_and_not_in_number(database: Database, file: Path) -> None:
+def test_chunks_grow_in_place_and_not_in_number(database: Database) -> None:
     history = ScoreHistory(database, BUNDLE, HistoryLimits())
     for first in range(0, 3000, 50):
         for span in spans(50, first=first, gap=first == 0):
             history.add("door", span)
         history.flush()
-    assert rows(file) == 2
+    assert rows(database) == 2
     assert_same(history.read("door", None), spans(3000))
 
 
-def rows(file: Path) -> int:
-    with sqlite3.connect(file) as connection:
-        count = connection.execute("select count(*) from score_history").fetchone()[0]
-    connection.close()
-    return int(count)
+def rows(database: Database) -> int:
+    with database.transaction() as connection:
+        count: int = connection.execute(
+            sa.select(sa.func.count()).select_from(SCORE_HISTORY)
+        ).scalar_one()
+    return count
 
 
-def test_the_past_is_trimmed_by_age_and_by_bytes_of_each_stream(
-    database: Database, file: Path
-) -> None:
+def test_the_past_is_trimmed_by_age_and_by_bytes_of_each_stream(database: Database) -> None:
     store = HistoryStore(database)
     history = ScoreHistory(database, BUNDLE, HistoryLimits())
     for name, count in (("door", 10_000), ("yard", 100)):
         for span in spans(count):
             history.add(name, span)
     history.flush()
-    chunks = rows(file)
+    chunks = rows(database)
     assert store.trim(0.0, 10**9) == 0
     half = len(pack(ScoreSeries.of(spans(2048)))) * 5 // 2
-    assert store.trim(0.0, half) == chunks - rows(file) > 0
+    assert store.trim(0.0, half) == chunks - rows(database) > 0
     kept = store.read("door", BUNDLE, 0.0)
     assert 0 < len(kept) < 10_000
     assert kept.end_seconds[-1] == pytest.approx(spans(10_000)[-1].end_seconds, abs=0.001)
     assert len(store.read("yard", BUNDLE, 0.0)) == 100
     store.trim(time.time() + 1, 10**9)
-    assert rows(file) == 0
+    assert rows(database) == 0
 
 
 def test_a_forgotten_stream_leaves_nothing_and_others_stay(database: Database) -> None:
@@ -206,13 +200,13 @@ def test_a_start_deletes_what_outlived_its_stream(database: Database) -> None:
 
 
 def test_a_store_that_fails_costs_history_and_nothing_else(
-    database: Database, file: Path, caplog: pytest.LogCaptureFixture
+    database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     dropped: list[None] = []
     history = ScoreHistory(
         database, BUNDLE, HistoryLimits(), count_dropped=lambda: dropped.append(None)
     )
-    rename(file, "score_history", "away")
+    rename(database, "score_history", "away")
     coming = iter(spans(3 * (MAX_WAITING_WINDOWS // 2)))
     with caplog.at_level(logging.INFO, "server.history"):
         for _ in range(3):
@@ -223,17 +217,16 @@ def test_a_store_that_fails_costs_history_and_nothing_else(
         assert len(caplog.messages) == 1
         assert caplog.messages[0].startswith("scores are not kept for now: store ")
         assert 0 < len(dropped) < MAX_WAITING_WINDOWS
-        rename(file, "away", "score_history")
+        rename(database, "away", "score_history")
         history.flush()
     assert caplog.messages[1] == f"scores are kept again; {len(dropped)} windows were lost"
     kept = len(history.read("door", None))
     assert kept == 3 * (MAX_WAITING_WINDOWS // 2) - len(dropped)
 
 
-def rename(file: Path, old: str, new: str) -> None:
-    with sqlite3.connect(file) as connection:
-        connection.execute(f"alter table {old} rename to {new}")
-    connection.close()
+def rename(database: Database, old: str, new: str) -> None:
+    with database.transaction() as connection:
+        connection.execute(sa.text(f"ALTER TABLE {old} RENAME TO {new}"))
 
 
 def test_taking_a_score_never_waits_for_the_store(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,13 @@ from tests.support.alert_rows import START, an_alert, append, closed
 A, B = "webhook:a.example.com", "mqtt:b.example.com"
 LATER = START + 100
 EVERYTHING = DeliveryFilter()
+
+
+@pytest.fixture
+def database(store_url: str) -> Iterator[Database]:
+    database = Database(store_url)
+    yield database
+    database.close()
 
 
 @pytest.fixture

@@ -130,6 +130,20 @@ def test_evidence_is_told_once_it_can_be_read_or_not(log: AlertLog) -> None:
     assert len(log.changes(0)) == 2
 
 
+def test_a_cooldown_is_remembered_by_the_newest_delivered_end(log: AlertLog) -> None:
+    assert log.delivered_until("door") is None
+    log.append(OPENED, an_alert("door"), 1.0)
+    assert log.delivered_until("door") is None
+    ends = [100.0, 300.0, 200.0]
+    for sequence, end_seconds in enumerate(ends):
+        alert = replace(an_alert("door", first_sequence=sequence), end_seconds=end_seconds)
+        log.append(CLOSED, closed(alert), 2.0)
+    snoozed = replace(an_alert("door", first_sequence=9), suppression=Suppression.SNOOZED)
+    log.append(CLOSED, closed(replace(snoozed, end_seconds=400.0)), 3.0)
+    assert log.delivered_until("door") == 300.0
+    assert log.delivered_until("hall") is None
+
+
 def test_an_alert_that_is_not_there_is_unknown(log: AlertLog) -> None:
     for ask in (log.get, lambda one: log.acknowledge(one, "", 1.0)):
         with pytest.raises(UnknownAlertError, match="no alert '0000000000000000'"):
@@ -162,6 +176,7 @@ def delivery(position: int, state: str = "pending") -> dict[str, object]:
     return {
         "position": position, "alert_id": "0" * 16, "sink": "webhook", "event_id": str(position),
         "state": state, "attempts": 0, "created_seconds": 0.0, "due_seconds": 0.0, "error": "",
+        "since_seconds": 0.0,
     }  # fmt: skip
 
 
