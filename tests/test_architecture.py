@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,3 +107,13 @@ def test_importing_every_server_module_never_loads_torch() -> None:
         [sys.executable, "-c", IMPORT_ALL, *modules], cwd=ROOT, capture_output=True, text=True
     )
     assert finished.returncode == 0, finished.stderr
+
+
+def test_every_package_is_installed() -> None:
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    there = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for package in ("server", "training", "export")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert there == {name for name in setup["packages"] if not name.startswith("gvvad")}
