@@ -47,7 +47,7 @@ demo: .venv-run/.installed
 dev: .venv/.installed
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(TEST)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(TEST)
 
 reliability: .venv/.installed
 	$(BIN)/python -m pytest --long $(RELIABILITY)

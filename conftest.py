@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import postgresql
 from tests.support.networks import CameraNetwork
@@ -25,8 +26,7 @@ IN_CI = os.environ.get("CI") == "true"
 
 # Tests of cameras and clocks mostly wait, so with xdist they take turns in one
 # process, begun first, and every other file goes to whoever is free.
-LIVE_TESTS = ROOT / "tests" / "e2e"
-LIVE = "live"
+LIVE = "tests/e2e/"
 POLITE = 10
 """Niceness of all other tests meanwhile."""
 
@@ -51,10 +51,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not _is_live(item))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(LIVE if _is_live(item) else str(item.path)))
         reason = _reason_to_skip(item, long=IN_CI or config.getoption("--long"))
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+class LiveApart(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Files to whoever is free, but all live ones to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return LIVE if file.startswith(LIVE) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LiveApart:
+    return LiveApart(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -65,7 +76,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _is_live(item: pytest.Item) -> bool:
-    return LIVE_TESTS in item.path.parents
+    return item.nodeid.startswith(LIVE)
 
 
 def _reason_to_skip(item: pytest.Item, *, long: bool) -> str | None:

@@ -130,7 +130,7 @@ def test_a_threshold_learnt_from_the_past_holds_through_a_kill_and_its_bundles_a
         server.terminate()
     proposals = [line for line in server.log if "calibrate it again" in line]
     assert len(proposals) == 1
-    assert "stream door:" in proposals[0]
+    assert "stream door" in proposals[0]
 
     with serving(bundle, store) as server:
         client = server.client()
