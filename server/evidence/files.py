@@ -135,6 +135,13 @@ def files_of(directory: Path, stream_id: str, alert_id: str) -> KeptFiles | None
     )
 
 
+def discard_scratch(directory: Path, stream_id: str, alert_id: str) -> None:
+    """Delete what was half written of an alert by somebody who is gone."""
+    for kind in EvidenceKind:
+        with suppress(OSError):  # it goes at the next start
+            scratch_of(evidence_path(directory, stream_id, alert_id, kind)).unlink()
+
+
 def delete_files(directory: Path, stream_id: str, alert_id: str) -> int:
     """Delete what there is of an alert, half written files too; returns how many files went.
 

@@ -26,7 +26,14 @@ from server.alert_records import (
     EvidenceState,
 )
 from server.alerts import Alert
-from server.evidence.files import EvidenceKind, KeptFiles, delete_files, files_of, kept_files
+from server.evidence.files import (
+    EvidenceKind,
+    KeptFiles,
+    delete_files,
+    discard_scratch,
+    files_of,
+    kept_files,
+)
 from server.evidence.files import prepare as prepare_directory
 from server.evidence.reader import EvidenceReader
 from server.evidence.retention import DAY_SECONDS, expired
@@ -300,6 +307,7 @@ class EvidenceKeeper:
         assert directory is not None
         for alert_id, kept in list(self._kept.items()):
             if kept.stream_id == loss.stream_id and not kept.final:
+                discard_scratch(directory, kept.stream_id, alert_id)
                 self._resolve(directory, alert_id, kept, "its worker was lost")
 
     def _resolve(self, directory: Path, alert_id: str, kept: _Kept, why: str) -> None:
