@@ -5,11 +5,12 @@ With CI=true nothing is skipped for want of a package: what is missing is an err
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -73,6 +74,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let the live tests have the processor first, where others run beside them."""
     if "PYTEST_XDIST_WORKER" in os.environ and not _is_live(item):
         os.nice(max(0, POLITE - os.nice(0)))
+
+
+@pytest.hookimpl(tryfirst=True, wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where tests run beside each other, let those marked quiet have the machine alone."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    # Outside of the test's timeout, which does not run while it waits.
+    folder = item.config.cache.mkdir("turns")  # type: ignore[union-attr]  # it is never switched off
+    alone = item.get_closest_marker("quiet") is not None
+    with (folder / "gate").open("w") as gate, (folder / "room").open("w") as room:
+        fcntl.flock(gate, fcntl.LOCK_EX)  # while one waits to be alone nobody else goes in
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        return (yield)
 
 
 def _is_live(item: pytest.Item) -> bool:

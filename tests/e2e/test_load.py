@@ -8,6 +8,7 @@ from tests.bench.four_cameras import describe, measure
 
 
 @pytest.mark.long
+@pytest.mark.quiet
 @pytest.mark.rtsp
 def test_four_cameras_keep_their_latency_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
     load = measure(cameras=4, seconds=30)

@@ -31,7 +31,7 @@ from tests.support.relay import Relay
 from tests.support.serving import ServerProcess
 from tests.support.watching import Scores, add, assert_unbroken, interrupted, wait_for
 
-pytestmark = [pytest.mark.rtsp, pytest.mark.long]
+pytestmark = [pytest.mark.rtsp, pytest.mark.long, pytest.mark.quiet]
 
 BOUND_MB = 250
 LEAKED_MB = 200

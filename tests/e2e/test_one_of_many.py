@@ -126,6 +126,7 @@ def since(seen: dict[str, list[WindowScore]], now: dict[str, list[WindowScore]])
 
 
 @pytest.mark.long
+@pytest.mark.quiet
 @pytest.mark.timeout(180)
 def test_editing_one_stream_never_disturbs_another(
     clip: Path, server: ServerProcess, client: Client, scores: Scores, tell: Tell

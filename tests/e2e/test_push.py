@@ -319,6 +319,7 @@ def test_a_push_ends_when_its_worker_dies_and_can_begin_again(bundle: Path, tell
 
 
 @pytest.mark.long
+@pytest.mark.quiet
 def test_a_hanging_worker_does_not_hold_up_pushes_to_another(bundle: Path) -> None:
     with (
         ServerProcess(bundle=bundle, ingest__workers=2, ingest__hang_seconds=60) as server,
