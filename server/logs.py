@@ -40,10 +40,17 @@ def set_up(level: str, log_format: LogFormat) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else PlainFormatter())
+    handler.addFilter(_is_news)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     # It tells of every step that it does not have to take.
     logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # gRPC's way to say that a client hung up while its answer was under way.
+    hung_up = "ExecuteBatchError raised in core"
+    return not (record.name.startswith("grpc.") and record.getMessage().startswith(hung_up))
 
 
 class PlainFormatter(logging.Formatter):

@@ -24,6 +24,7 @@ from server.logs import about, set_up
 set_up("info", sys.argv[1])
 logging.getLogger("uvicorn.error").info("of uvicorn")
 logging.getLogger("grpc._cython.cygrpc").warning("of gRPC")
+logging.getLogger("grpc._cython.cygrpc").error("ExecuteBatchError raised in core by a method")
 warnings.warn("of Python")
 try:
     raise RuntimeError("two\\nlines")
