@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import queue
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.progress import Progress
@@ -29,8 +26,10 @@ from server.demo.scene import MAX_SECONDS, MIN_SECONDS, SceneTruth, render_scene
 from server.demo.screen import LiveScreen, PlainScreen, Programme, Screen
 from server.demo.session import DemoError, Ended, Session, running
 from server.ingest.video import file_windows
+from server.interrupts import deafen, stoppable
 from server.rpc.client import ClientError
 from server.settings import SettingsError, load_settings
+from server.spawned import StartError
 from server.streams import SourceError
 
 PICTURE = "demo.png"
@@ -38,7 +37,6 @@ MIN_CLIP_SECONDS = 4.0
 LONGEST_SECONDS = 24 * 3600.0
 """The demo keeps every score that it has seen."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TICK_SECONDS = 0.25
 _QUIET_SECONDS = 1.5
 """After the camera's end: no news for so long means that all windows are through."""
@@ -77,12 +75,12 @@ def run(clip: Path | None, seconds: float, as_json: bool, out: Path) -> int:
     """
     try:
         _check(clip, seconds, out)
-        with _stoppable(), tempfile.TemporaryDirectory(prefix="gvvad-demo-") as scratch:
+        with stoppable(), tempfile.TemporaryDirectory(prefix="gvvad-demo-") as scratch:
             return _play(_stage(clip, seconds, Path(scratch)), as_json, out, Path(scratch))
     except BadInputError as error:
         print(f"gvvad: {error}", file=sys.stderr)
         return 2
-    except (DemoError, ClientError) as error:
+    except (DemoError, StartError, ClientError) as error:
         print(f"gvvad: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -153,8 +151,7 @@ def _play(stage: Stage, as_json: bool, out: Path, scratch: Path) -> int:
         try:
             problem = _watch(session, record, screen)
         except KeyboardInterrupt:
-            for number in _SIGNALS:  # the rest takes a moment and must not be cut short
-                signal.signal(number, signal.SIG_IGN)
+            deafen()
         finally:
             screen.close()
     picture = _draw(stage, record, model.threshold, out) if record.scored else None
@@ -237,19 +234,3 @@ def _lines(summary: Summary, record: Record) -> Iterator[str]:
     yield f"bundle   {summary.bundle[:12]} ({summary.encoder}, {summary.engine})"
     if summary.picture is not None:
         yield f"picture  {summary.picture}"
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM stops the demo as Ctrl-C does; the handlers are put back afterwards."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 import os
 import queue
-import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,15 +24,11 @@ from server.demo.camera import Turn
 from server.rpc.alert_messages import WatchedAlert
 from server.rpc.client import Client, ClientError, Watch
 from server.scoring import WindowScore
+from server.spawned import HOST, free_port, spawned
 from server.streams import Mode, SourceUrl, StreamConfig
 from server.views import ModelInfo, StreamView
 
 STREAM_ID = "demo"
-START_SECONDS = 60.0
-"""The server may take that long to verify its bundle and warm its engine."""
-
-_HOST = "127.0.0.1"
-_POLL_SECONDS = 0.1
 
 
 class DemoError(RuntimeError):
@@ -79,12 +73,14 @@ def running(clip: Path, seconds: float, scratch: Path) -> Iterator[Session]:
         scratch: directory for the store and the logs.
 
     Raises:
-        DemoError: the server or the camera does not start.
+        StartError: the server does not start.
     """
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    url = f"rtsp://{_HOST}:{_free_port()}/live"
+    url = f"rtsp://{HOST}:{free_port()}/live"
     with ExitStack() as stack:
-        client = stack.enter_context(_server(scratch))
+        store = {"store.url": f"sqlite:///{scratch / 'demo.db'}"}
+        server = stack.enter_context(spawned(scratch / "server.log", os.environ, store))
+        client = server.client
         model = client.model()
         scores = stack.enter_context(client.watch_scores())
         alerts = stack.enter_context(client.watch_alerts())
@@ -93,42 +89,6 @@ def running(clip: Path, seconds: float, scratch: Path) -> Iterator[Session]:
         client.create(StreamConfig(STREAM_ID, SourceUrl(url), mode=Mode.LISTEN))
         stack.enter_context(_camera(clip, url, seconds, scratch / "camera.log", events))
         yield Session(model, events, client)
-
-
-@contextmanager
-def _server(scratch: Path) -> Iterator[Client]:
-    """`gvvad serve` on free ports of loopback, with a store that is thrown away."""
-    port = _free_port()
-    environ = os.environ | {
-        "GVVAD_GRPC__HOST": _HOST,
-        "GVVAD_GRPC__PORT": str(port),
-        "GVVAD_HTTP__HOST": _HOST,
-        "GVVAD_HTTP__PORT": "0",
-        "GVVAD_STORE__URL": f"sqlite:///{scratch / 'demo.db'}",
-    }
-    log = scratch / "server.log"
-    server = tether.spawn("server", ["serve"], environ, log)
-    try:
-        with Client(f"{_HOST}:{port}") as client:
-            _wait_until_ready(client, server, log)
-            yield client
-    finally:
-        tether.stop(server)
-
-
-def _wait_until_ready(client: Client, server: subprocess.Popen[str], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        if server.poll() is not None:
-            raise DemoError(f"the server did not start: {tether.last_words(log)}")
-        try:
-            client.model()
-        except ClientError as error:
-            if time.monotonic() > deadline:
-                raise DemoError(f"the server does not answer: {error.sentence}") from None
-            time.sleep(_POLL_SECONDS)
-        else:
-            return
 
 
 @contextmanager
@@ -172,10 +132,3 @@ def _in_background(work: Callable[..., None], *arguments: object) -> threading.T
     thread = threading.Thread(target=work, args=arguments, daemon=True)
     thread.start()
     return thread
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
