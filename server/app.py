@@ -29,6 +29,7 @@ from server.store.streams import StreamStore
 from server.supervision import SupervisorSettings
 from server.supervisor import Supervisor
 from server.telemetry import Telemetry
+from server.thread_names import ENGINE, thread_named
 from server.views import ModelInfo
 from server.web.port import HttpPort
 
@@ -136,8 +137,9 @@ class App:
             engine.build,
             engine.plans,
         )
-        detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_resized)
-        detector.warm_up(largest)
+        with thread_named(ENGINE):  # the threads that it starts take the name
+            detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_resized)
+            detector.warm_up(largest)
         return detector
 
     def _make_supervisor(

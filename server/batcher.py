@@ -29,6 +29,7 @@ from server.scoring import (
     score_features,
     skip_window,
 )
+from server.thread_names import ENGINE, thread_named
 from server.windows import Window, WindowSpan
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class Batcher:
         self._lanes: list[Lane] = []
         self._wake = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
         """Start the engine thread."""
@@ -173,6 +174,10 @@ class Batcher:
             if lane.open:
                 _append(lane, _Entry(lane.next_sequence, None))
                 self._wake.notify_all()
+
+    def _run(self) -> None:
+        with thread_named(ENGINE):
+            self._loop()
 
     def _loop(self) -> None:
         while True:
