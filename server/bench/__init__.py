@@ -1,0 +1,1 @@
+"""Measure how many cameras this machine holds: load, ceilings, and what they cost."""
