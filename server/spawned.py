@@ -30,12 +30,14 @@ class Spawned:
 
     Attributes:
         pid: of its main process.
+        address: HOST:PORT of its gRPC port.
         client: of it.
         http: URL of its side port.
         log: file that takes what it writes to standard error.
     """
 
     pid: int
+    address: str
     client: Client
     http: str
     log: Path
@@ -62,11 +64,12 @@ def spawned(
     port, http_port = free_port(), free_port()
     ports = {"grpc.host": HOST, "grpc.port": port, "http.host": HOST, "http.port": http_port}
     flags = [f"--set={key}={value}" for key, value in (dict(settings) | ports).items()]
+    address = f"{HOST}:{port}"
     child = tether.spawn("server", ["serve", *flags], dict(environ), log)
     try:
-        with Client(f"{HOST}:{port}") as client:
+        with Client(address) as client:
             _wait_until_ready(client, child, log, start_seconds)
-            yield Spawned(child.pid, client, f"http://{HOST}:{http_port}", log)
+            yield Spawned(child.pid, address, client, f"http://{HOST}:{http_port}", log)
     finally:
         tether.stop(child)
 
