@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from server.alert_arguments import add_alerts
+from server.bench.arguments import add_bench
 from server.calibrate_cli import add_calibrate
 from server.deliveries_cli import add_deliveries
 from server.engine.flags import add_engine_flags, add_threads_flag
@@ -68,6 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_backtest(commands)
     add_deliveries(commands, _add_client_flags)
     add_calibrate(commands, _add_client_flags)
+    add_bench(commands)
     return parser.parse_args(arguments)
 
 

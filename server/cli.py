@@ -263,6 +263,17 @@ def _calibrate(options: argparse.Namespace) -> int:
         return _asked(options, lambda client: run(options, client))
 
 
+def _bench(options: argparse.Namespace) -> int:
+    settings = _assignments(options.set)
+    from server.bench.command import MeasuringError, run
+
+    try:
+        with _one_line_errors():
+            return run(options, settings)
+    except MeasuringError as error:
+        raise FailedError(str(error)) from None
+
+
 def _demo(options: argparse.Namespace) -> int:
     from server.demo.command import run
 
@@ -412,6 +423,7 @@ def _fail(sentence: str, code: int) -> int:
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "bench": _bench,
     "demo": _demo,
     "demo-camera": _demo_camera,
     "serve": _serve,
