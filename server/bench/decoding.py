@@ -76,10 +76,11 @@ def _frames(
 
 
 class Sampler:
-    """Which frames a stream's windows need rendered; as many as `WindowAssembler` renders.
+    """Which frames a stream's windows need rendered: as many as `WindowAssembler` renders.
 
     It takes the first frame at or after a point of the grid where the server takes the one
-    before: only their number matters here.
+    before, since only their number matters here; it is the same for every camera that is at
+    least as fast as the grid.
 
     Args:
         window: the bundle's.
