@@ -27,7 +27,7 @@ from server.bench.kinds import CameraKind, camera_kind, check_file
 from server.bench.machine import Machine, this_machine
 from server.bench.measuring import Measuring, Say, most_cameras, prepare_footage
 from server.bench.naive import DEFAULT_PYTHON
-from server.bench.plan import Extras, Pace, Plan, quick_pace, usual_pace
+from server.bench.plan import MOST_CAMERAS, Extras, Pace, Plan, quick_pace, usual_pace
 from server.bench.report import as_json, head_lines, lines, trial_lines
 from server.bundle import DEFAULT_BUNDLE, load_bundle
 from server.interrupts import deafen, stoppable
@@ -37,7 +37,7 @@ from server.spawned import StartError
 from server.streams import SourceError
 
 LEAST_SECONDS, MOST_SECONDS = 2.0, 3600.0
-MOST_ROUNDS, MOST_CAMERAS = 100, 10_000
+MOST_ROUNDS = 100
 MOST_SOAK_MINUTES = 7 * 24 * 60.0
 INTERRUPTED = 130
 
@@ -147,13 +147,11 @@ def _required(share: float | None, findings: Sequence[Findings]) -> int:
     if share is None:
         return 0
     missed = [
-        one
-        for one in findings
-        if one.ceiling is None or one.cameras < math.floor(share * one.ceiling)
+        one for one in findings if one.ceiling is None or one.held < math.floor(share * one.ceiling)
     ]
     for one in missed:
         ceiling = "no ceiling" if one.ceiling is None else f"a ceiling of {one.ceiling:.1f}"
-        told = f"{', '.join(map(str, one.kinds))}: {one.cameras} cameras of {ceiling}"
+        told = f"{', '.join(map(str, one.kinds))}: {one.held} cameras of {ceiling}"
         print(f"gvvad: {told} is less than the required {share:g} of it", file=sys.stderr)
     return 1 if missed else 0
 

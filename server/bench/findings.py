@@ -134,7 +134,7 @@ class Findings:
         trials: every load that was tried in the search.
         ramp: its result; None where a number was given instead.
         cameras: the number that everything else is measured at.
-        naive_cameras: that the naive program keeps up with.
+        naive_cameras: that the naive program keeps up with; None where that was not asked.
         naive_lacking: why it was left out; empty where it was not.
         rounds: finished ones.
         twice: the run at twice the number.
@@ -150,7 +150,7 @@ class Findings:
     trials: list[LoadTrial] = field(default_factory=list)
     ramp: Ramp[LoadTrial] | None = None
     cameras: int = 0
-    naive_cameras: int = 0
+    naive_cameras: int | None = None
     naive_lacking: str = ""
     rounds: list[Round] = field(default_factory=list)
     twice: Run | None = None
@@ -170,9 +170,21 @@ class Findings:
         return None if self.ceiling is None else math.floor(GOAL_SHARE * self.ceiling)
 
     @property
+    def rounds_held(self) -> int:
+        """Rounds in which the server held `cameras`."""
+        return sum(one.trial.holds for one in self.rounds)
+
+    @property
+    def held(self) -> int:
+        """Cameras that were held: those searched for, or those asked for where every round did."""
+        if self.ramp is not None:
+            return self.ramp.cameras
+        return self.cameras if self.rounds and self.rounds_held == len(self.rounds) else 0
+
+    @property
     def share(self) -> float | None:
         """Of the ceiling that the server holds."""
-        return self.cameras / self.ceiling if self.ceiling else None
+        return self.held / self.ceiling if self.ceiling else None
 
     @property
     def replay_share(self) -> float | None:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from server.bench import ramp
@@ -43,9 +43,6 @@ from server.bench.stand import Camera, Farm, Stand
 from server.bench.watcher import Watcher
 from server.bundle import load_bundle
 from server.streams import SourceUrl
-
-LONGER = 2
-"""A run that confirms, and one of a round, takes so many times as long."""
 
 FIRST_SHARE = 0.75
 """Of the ceiling: where the search begins."""
@@ -125,8 +122,7 @@ class Measuring:
     def first_ceiling(self) -> Ceiling:
         """Measure what the search begins from, and how this encoder is cheapest."""
         self._say("ceilings: what decoding and encoding alone take")
-        best = best_encode(self._plan.bundle, self._plan.pace.ceiling_seconds, self._plan.engine)
-        ceiling = self._ceiling(best)
+        ceiling = self._ceiling(self._cheapest_encode())
         self.findings.first_ceiling = ceiling
         return ceiling
 
@@ -151,7 +147,7 @@ class Measuring:
         ceiling = self.findings.ceiling
         most = len(self._cameras)
         guess = UNKNOWN_FIRST if ceiling is None else math.floor(FIRST_SHARE * ceiling)
-        limits = ramp.Limits(most, self._plan.pace.most_trials)
+        limits = replace(self._plan.pace.search, most_cameras=most)
         found = ramp.search(self._attempt, min(max(guess, 1), most), limits)
         self.findings.ramp, self.findings.cameras = found, found.cameras
         certain = "" if found.exact else " (not searched to the end)"
@@ -164,7 +160,7 @@ class Measuring:
         self._at_rest()
         self._say("a round: decode and encoder ceilings")
         ceiling = self._ceiling(self._encode_cost(first.encode))
-        trial = self._load(max(1, self.findings.cameras), LONGER * self._plan.pace.seconds)
+        trial = self._load(max(1, self.findings.cameras), self._plan.pace.longer_seconds)
         self._at_rest()
         self.findings.rounds.append(Round(ceiling, trial, self._replay(), self._naive_round()))
 
@@ -186,6 +182,8 @@ class Measuring:
             self._say(f"the naive program is left out: {self.findings.naive_lacking}")
             return
         self._beside = beside
+        if not plan.pace.most_naive_trials:
+            return
         self._at_rest()
         self._say("the naive program: how many cameras it keeps up with")
         self.findings.naive_cameras = beside.keeps_up_with(plan.pace)
@@ -195,7 +193,7 @@ class Measuring:
         """See what becomes of those admitted when twice as many come."""
         cameras = min(2 * max(1, self.findings.cameras), len(self._cameras))
         self._say(f"twice: {cameras} cameras")
-        self.findings.twice = self._running().run(cameras, LONGER * self._plan.pace.seconds)
+        self.findings.twice = self._running().run(cameras, self._plan.pace.longer_seconds)
 
     def memory(self) -> None:
         """Measure what each further camera takes, at a fresh server with ever more of them."""
@@ -222,8 +220,8 @@ class Measuring:
             self._say(f"soak: {parts[-1][0]:.0f} s, {run.pss_bytes / 1e6:.0f} MB")
 
     def _attempt(self, cameras: int, longer: bool) -> LoadTrial:
-        seconds = self._plan.pace.seconds * (LONGER if longer else 1)
-        trial = self._load(cameras, seconds)
+        pace = self._plan.pace
+        trial = self._load(cameras, pace.longer_seconds if longer else pace.seconds)
         self.findings.trials.append(trial)
         if not trial.holds:
             # A camera that never came up can leave a worker that is stuck on it.
@@ -275,6 +273,16 @@ class Measuring:
         rate = windows_per_second(self._window, fps)
         replay = ceiling_windows_per_second(cores, fps, rate, costs[0], encode)
         return Ceiling(tuple(costs), encode, mixed(cameras), replay)
+
+    def _cheapest_encode(self) -> EncodeCost:
+        plan, seconds = self._plan, self._plan.pace.ceiling_seconds
+        if not plan.pace.encode_batches:
+            return best_encode(plan.bundle, seconds, plan.engine)
+        tried = [
+            measure_encode(plan.bundle, seconds, batch, 1, plan.engine)
+            for batch in plan.pace.encode_batches
+        ]
+        return min(tried, key=lambda cost: cost.core_seconds_per_window)
 
     def _encode_cost(self, best: EncodeCost) -> EncodeCost:
         plan = self._plan

@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from server.bench.findings import Findings, LoadTrial
 from server.bench.run import Latency
@@ -53,9 +54,11 @@ def _draw_one(axes: Axes, found: Findings) -> None:
         label = f"ceiling: {found.ceiling:.1f}"
         axes.axvline(found.ceiling, color=_CEILING, ls=":", lw=1.5, label=label)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel("cameras")
     axes.set_title(", ".join(map(str, found.kinds)), loc="left", fontweight="bold")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    # Below, where it can hide no figure.
+    axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     axes.spines[["top", "right"]].set_visible(False)
 
 

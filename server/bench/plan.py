@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.bench.kinds import CameraKind
+from server.bench.ramp import Limits
 from server.engine.flags import EngineName
+
+MOST_CAMERAS = 10_000
 
 QUICK_SECONDS, USUAL_SECONDS = 6.0, 20.0
 QUICK_ROUNDS, USUAL_ROUNDS = 1, 3
@@ -18,21 +21,30 @@ class Pace:
     """How long is measured.
 
     Attributes:
-        seconds: each load that is tried, 2 or more; those that confirm one and those of the
-            rounds take twice as long.
+        seconds: each load that is tried, 2 or more.
+        longer: times as long take those that confirm one, and those of the rounds.
         rounds: of everything, 1 or more.
-        most_trials: of the search.
-        most_naive_trials: of the naive program's cameras.
+        search: how patient it is; `most_cameras` is what the ceiling says.
+        most_naive_trials: of the naive program's cameras; 0 leaves them out.
         ceiling_seconds: each way of decoding and encoding.
         replay_seconds: recorded clips.
+        encode_batches: windows at a time that are tried on one thread a core, to find how the
+            encoder is cheapest; empty tries every way.
     """
 
     seconds: float
+    longer: int
     rounds: int
-    most_trials: int
+    search: Limits
     most_naive_trials: int
     ceiling_seconds: float
     replay_seconds: float
+    encode_batches: tuple[int, ...] = ()
+
+    @property
+    def longer_seconds(self) -> float:
+        """Of a load that confirms."""
+        return self.longer * self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +91,27 @@ class Plan:
 
 def quick_pace() -> Pace:
     """All in under two minutes."""
-    return Pace(QUICK_SECONDS, QUICK_ROUNDS, 4, 1, 0.7, 5.0)
+    search = Limits(MOST_CAMERAS, most_trials=5, first_step=0.25, patient=False)
+    return Pace(
+        seconds=QUICK_SECONDS,
+        longer=1,
+        rounds=QUICK_ROUNDS,
+        search=search,
+        most_naive_trials=0,
+        ceiling_seconds=0.7,
+        replay_seconds=5.0,
+        encode_batches=(1, 8),
+    )
 
 
 def usual_pace() -> Pace:
     """What figures are published from."""
-    return Pace(USUAL_SECONDS, USUAL_ROUNDS, 40, 10, 4.0, 10.0)
+    return Pace(
+        seconds=USUAL_SECONDS,
+        longer=2,
+        rounds=USUAL_ROUNDS,
+        search=Limits(MOST_CAMERAS),
+        most_naive_trials=10,
+        ceiling_seconds=4.0,
+        replay_seconds=10.0,
+    )

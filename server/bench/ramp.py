@@ -1,7 +1,7 @@
 """Search for the largest number of cameras that a server holds; pure.
 
-The machine is noisy, so a load that fails is tried once more before it counts, and
-the answer is confirmed by a longer run.
+The machine is noisy, so a patient search tries a load that fails once more before it
+counts, and confirms its answer by a longer run.
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ class Limits:
     Attributes:
         most_cameras: no more are tried.
         most_trials: it ends with the best that held after so many.
+        first_step: of the guess, over 0: how far from it the second try is.
+        patient: try what fails twice, and confirm the answer.
     """
 
     most_cameras: int
     most_trials: int = 40
+    first_step: float = 0.125
+    patient: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Ramp(Generic[T]):
 
     Attributes:
         cameras: the largest number that held; 0 where not even one did.
-        exact: whether it was confirmed and one more did not hold.
+        exact: whether one more did not hold, and a patient search confirmed it.
         trials: all, in their order.
     """
 
@@ -55,7 +59,7 @@ class Ramp(Generic[T]):
 def search(attempt: Attempt[T], guess: int, limits: Limits) -> Ramp[T]:
     """The largest number of cameras that holds.
 
-    Brackets it around a guess with growing steps, halves the bracket, and confirms.
+    Brackets it around a guess with growing steps, closes in by halves, and confirms.
 
     Args:
         attempt: tries a number of cameras.
@@ -66,7 +70,7 @@ def search(attempt: Attempt[T], guess: int, limits: Limits) -> Ramp[T]:
     try:
         hunt.bracket(guess)
         hunt.halve()
-        exact = hunt.confirm()
+        exact = hunt.confirm() if limits.patient else True
     except _OutOfTrialsError:
         exact = False
     return Ramp(hunt.held, exact and hunt.held < limits.most_cameras, tuple(hunt.trials))
@@ -86,10 +90,12 @@ class _Hunt(Generic[T]):
 
     def bracket(self, guess: int) -> None:
         """Find one number that holds and one that does not."""
-        step, cameras = max(1, guess // 8), guess
+        step, cameras = max(1, round(self._limits.first_step * guess)), guess
         while self.held < cameras < self._failed:
-            cameras += step if self._try(cameras) else -step
-            cameras = min(max(cameras, 1), self._limits.most_cameras)
+            if self._try(cameras):
+                cameras = min(cameras + step, self._limits.most_cameras)
+            else:
+                cameras = max(cameras - step, cameras // 2, 1)
             step *= 2
 
     def halve(self) -> None:
@@ -116,7 +122,7 @@ class _Hunt(Generic[T]):
         return False
 
     def _holds(self, cameras: int, longer: bool) -> bool:
-        return self._once(cameras, longer) or self._once(cameras, longer)
+        return self._once(cameras, longer) or (self._limits.patient and self._once(cameras, longer))
 
     def _once(self, cameras: int, longer: bool) -> bool:
         if len(self.trials) >= self._limits.most_trials:

@@ -94,7 +94,9 @@ def _bench_json(found: Findings) -> Json:
         "cameras": [str(kind) for kind in found.kinds],
         "bound_seconds": found.bound_seconds,
         "cores": found.cores,
-        "largest": found.cameras,
+        "measured_at": found.cameras,
+        "held": found.held,
+        "rounds_held": found.rounds_held,
         "exact": found.ramp.exact if found.ramp is not None else None,
         "ceiling": found.ceiling,
         "goal": found.goal,
@@ -158,13 +160,15 @@ def _soak_json(found: Findings) -> Json | None:
 
 
 def _cameras(found: Findings) -> str:
+    rounds = f"; held in {found.rounds_held} of {len(found.rounds)} rounds" if found.rounds else ""
     if found.ramp is None:
-        if not found.rounds:
-            return f"{found.cameras}, as asked for"
-        kept = all(one.trial.holds for one in found.rounds)
-        return f"{found.cameras}, as asked for: {'held' if kept else 'not held'}"
+        return f"{found.cameras}, as asked for{rounds}"
+    if not found.ramp.cameras:
+        fewest = min(trial.run.cameras for trial in found.ramp.trials)
+        return f"not one number that was tried held; the least was {fewest}"
     searched = "" if found.ramp.exact else " at least"
-    return f"{found.cameras}{searched} with p99 under {found.bound_seconds:g} s and nothing dropped"
+    told = f"with p99 under {found.bound_seconds:g} s and nothing dropped"
+    return f"{found.ramp.cameras}{searched} {told}{rounds}"
 
 
 def _ceiling(found: Findings) -> str:
@@ -230,6 +234,8 @@ def _naive(found: Findings) -> str:
         return ""
     ratio = f": the server has {ours / rate:.1f} times as many" if ours is not None and rate else ""
     text = f"{rate:.1f} windows a second of recorded clips{ratio}"
+    if found.naive_cameras is None:
+        return text
     behind, p95 = found.naive_p95_seconds, found.p95_beside_naive_seconds
     if behind is None or p95 is None:
         return f"{text}; it keeps up with no camera"
