@@ -11,13 +11,14 @@ import asyncio
 import heapq
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.bench.rtp import RtpStream
 
-TICK_SECONDS = 0.005
+TICK_SECONDS = 0.01
+"""Real cameras' frames come as unevenly."""
+
 _BIN_SECONDS = 0.0001
 _BINS = 50_000
 
@@ -74,14 +75,17 @@ class Camera:
         """The first frame that is due after that time."""
         return math.floor((now_seconds - self.start_seconds) * self.stream.fps) + 1
 
-    def send(self, number: int, late_seconds: float) -> None:
-        """Offer a frame to all readers alike."""
+    def send(self, number: int, utc_seconds: float) -> None:
+        """Offer a frame to all readers alike; it was taken at that time."""
         packets, is_key = self.stream.packets(number), self.stream.is_key(number)
         if is_key:
             # Whoever begins here knows from its first frame on when frames are taken.
-            packets = self.stream.sender_report(number, time.time() - late_seconds) + packets
-        for reader in tuple(self.readers):
+            packets = self.stream.sender_report(number, utc_seconds) + packets
+        for reader in self.readers:
             reader.offer(packets, is_key=is_key)
+
+
+_Entry = tuple[float, int, int, Camera]
 
 
 class Pacer:
@@ -93,7 +97,7 @@ class Pacer:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._due: list[tuple[float, int, int, Camera]] = []
+        self._due: list[_Entry] = []
         self._timer: asyncio.TimerHandle | None = None
         self.lateness = Lateness()
 
@@ -107,13 +111,9 @@ class Pacer:
         camera.readers.add(reader)
         if not camera.is_scheduled:
             camera.is_scheduled = True
-            self._push(camera, number)
+            heapq.heappush(self._due, _entry(camera, number))
             self._set_timer()
         return camera.stream.next_key(number)
-
-    def _push(self, camera: Camera, number: int) -> None:
-        # The id settles ties, so that cameras themselves are never compared.
-        heapq.heappush(self._due, (camera.due_seconds(number), id(camera), number, camera))
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -124,16 +124,20 @@ class Pacer:
             self._timer = self._loop.call_at(tick * TICK_SECONDS, self._send_due)
 
     def _send_due(self) -> None:
-        for camera, number, late_seconds in self._take_due():
-            if not camera.readers:
+        due, now_seconds, utc_seconds = self._due, self._loop.time(), time.time()
+        while due and due[0][0] <= now_seconds:
+            due_seconds, _, number, camera = due[0]
+            if camera.readers:
+                late_seconds = now_seconds - due_seconds
+                camera.send(number, utc_seconds - late_seconds)
+                self.lateness.add(late_seconds)
+                heapq.heapreplace(due, _entry(camera, number + 1))
+            else:
                 camera.is_scheduled = False
-                continue
-            camera.send(number, late_seconds)
-            self.lateness.add(late_seconds)
-            self._push(camera, number + 1)
+                heapq.heappop(due)
         self._set_timer()
 
-    def _take_due(self) -> Iterator[tuple[Camera, int, float]]:
-        while self._due and self._due[0][0] <= (now_seconds := self._loop.time()):
-            due_seconds, _, number, camera = heapq.heappop(self._due)
-            yield camera, number, now_seconds - due_seconds
+
+def _entry(camera: Camera, number: int) -> _Entry:
+    # The id settles ties, so that cameras themselves are never compared.
+    return camera.due_seconds(number), id(camera), number, camera

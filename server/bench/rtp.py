@@ -148,8 +148,10 @@ class RtpStream:
 
     def packets(self, number: int) -> bytearray:
         """The bytes of a frame's packets, ready to be sent."""
-        frame = self.clip.frames[number % len(self.clip.frames)]
-        return frame.stamped(self.sequence(number), self.timestamp(number), self.ssrc)
+        showings, at = divmod(number, len(self.clip.frames))
+        before = self.clip.packets_before
+        sequence = self.first_sequence + showings * before[-1] + before[at]
+        return self.clip.frames[at].stamped(sequence, self.timestamp(number), self.ssrc)
 
     def sequence(self, number: int) -> int:
         """Sequence number of a frame's first packet, 16 bits."""

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from server.contract import Image
-from server.demo.cast import Person, cast
+from server.demo.cast import cast
 from server.demo.figures import draw_body, draw_shadow
 from server.demo.plaza import HEIGHT, WIDTH, background
 
@@ -95,32 +95,55 @@ def render_scene(
     return truth
 
 
+class Scene:
+    """The plaza and its people over time, without a camera's grain.
+
+    Args:
+        rng: fixes every detail.
+        duration_seconds: of the whole scene.
+        truth: when its event takes place.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, duration_seconds: float, truth: SceneTruth
+    ) -> None:
+        self._lit = background(rng)
+        self._shaded = (self._lit * _SHADE).astype(np.uint8)
+        event = (truth.event_start_seconds, truth.event_end_seconds)
+        self._people = cast(rng, duration_seconds, event)
+
+    def canvas(self, at_seconds: float) -> Image:
+        """The scene at a time.
+
+        Returns:
+            (SUPERSAMPLING * HEIGHT, SUPERSAMPLING * WIDTH, 3) uint8 RGB.
+        """
+        canvas = self._lit.copy()
+        mask = np.zeros(canvas.shape[:2], np.uint8)
+        bodies = [(person.body(at_seconds), person.look) for person in self._people]
+        for body, _ in bodies:
+            draw_shadow(mask, body)
+        cv2.copyTo(self._shaded, mask, canvas)
+        for body, look in sorted(bodies, key=lambda pair: -pair[0][0, 2]):
+            draw_body(canvas, body, look)
+        return canvas
+
+
 def _pictures(frames: int, truth: SceneTruth, seed: int) -> Iterator[Image]:
     rng = np.random.default_rng(seed)
-    lit = background(rng)
-    shaded = (lit * _SHADE).astype(np.uint8)
-    event = (truth.event_start_seconds, truth.event_end_seconds)
-    people = cast(rng, frames / FPS, event)
+    scene = Scene(rng, frames / FPS, truth)
     noise = rng.normal(0, 2.0, (_NOISE_FRAMES, HEIGHT, WIDTH, 1)).repeat(3, axis=3)
     grain = np.rint(noise).astype(np.int16)
     for index in range(frames):
-        small = _picture(lit, shaded, people, index / FPS).astype(np.int16)
+        small = _finished(scene.canvas(index / FPS)).astype(np.int16)
         # A few noise frames, shifted at random, never repeat in a way that shows.
         shift = int(rng.integers(WIDTH))
         small += np.roll(grain[index % _NOISE_FRAMES], shift, axis=1)
         yield np.clip(small, 0, 255).astype(np.uint8)
 
 
-def _picture(lit: Image, shaded: Image, people: list[Person], at_seconds: float) -> Image:
-    """(HEIGHT, WIDTH, 3) uint8 RGB at that time, without noise."""
-    canvas = lit.copy()
-    mask = np.zeros(canvas.shape[:2], np.uint8)
-    bodies = [(person.body(at_seconds), person.look) for person in people]
-    for body, _ in bodies:
-        draw_shadow(mask, body)
-    cv2.copyTo(shaded, mask, canvas)
-    for body, look in sorted(bodies, key=lambda pair: -pair[0][0, 2]):
-        draw_body(canvas, body, look)
+def _finished(canvas: Image) -> Image:
+    """(HEIGHT, WIDTH, 3) uint8 RGB with the camera's label, without noise."""
     small = cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA).astype(np.uint8)
     label = "CAM 1  RENDERED SCENE"
     cv2.putText(
