@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -157,10 +158,8 @@ class CameraFarm:
     def _end(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
+        with suppress(BrokenPipeError):  # it went first, and what was written never reached it
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it went first, and what was written last never reached it
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:

@@ -97,6 +97,11 @@ class ServerProcess:
         """Memory of all its processes, shared pages divided among them."""
         return sum(process.memory_full_info().pss for process in self.processes())
 
+    def cpu_seconds(self) -> float:
+        """Processor time of all its processes that live now."""
+        times = [process.cpu_times() for process in self.processes()]
+        return sum(one.user + one.system for one in times)
+
     def terminate(self) -> tuple[int, float]:
         """SIGTERM; returns the exit code and how many seconds it took."""
         started = time.monotonic()
