@@ -23,7 +23,8 @@ from server.bench.arguments import DEFAULT_CAMERA, NO_NAIVE
 from server.bench.crew import BenchError
 from server.bench.farm import FarmError
 from server.bench.findings import Findings
-from server.bench.kinds import CameraKind, camera_kind, check_file
+from server.bench.footage import read_footage
+from server.bench.kinds import CameraKind, camera_kind
 from server.bench.machine import Machine, this_machine
 from server.bench.measuring import Measuring, Say, most_cameras, prepare_footage
 from server.bench.naive import DEFAULT_PYTHON
@@ -38,7 +39,7 @@ from server.streams import SourceError
 
 LEAST_SECONDS, MOST_SECONDS = 2.0, 3600.0
 MOST_ROUNDS = 100
-MOST_SOAK_MINUTES = 7 * 24 * 60.0
+LEAST_SOAK_MINUTES, MOST_SOAK_MINUTES = 0.2, 7 * 24 * 60.0
 INTERRUPTED = 130
 
 _OWN_SETTINGS = ("grpc.host", "grpc.port", "http.host", "http.port", "bundle", "access.file_roots")
@@ -190,7 +191,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
         "--seconds": (options.seconds, LEAST_SECONDS, MOST_SECONDS),
         "--rounds": (options.rounds, 1, MOST_ROUNDS),
         "--cameras": (options.cameras, 1, MOST_CAMERAS),
-        "--soak": (options.soak or None, 0.5, MOST_SOAK_MINUTES),
+        "--soak": (options.soak or None, LEAST_SOAK_MINUTES, MOST_SOAK_MINUTES),
         "--require": (options.require, 0.0, 1.0),
     }
     for flag, (value, least, most) in bounds.items():
@@ -212,10 +213,11 @@ def _check_output(out: Path | None) -> None:
 def _kinds(texts: Sequence[str]) -> tuple[CameraKind, ...]:
     kinds = tuple(map(camera_kind, texts))
     for kind in kinds:
-        try:
-            check_file(kind)
-        except SourceError as error:
-            raise ValueError(error.sentence) from None
+        if kind.file is not None:
+            try:
+                read_footage(kind.file)
+            except SourceError as error:
+                raise ValueError(error.sentence) from None
     return kinds
 
 

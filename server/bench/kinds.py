@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.ingest.video import open_file, video_stream
 from server.streams import SourceUrl
 from server.wording import one_line
 
@@ -72,25 +71,6 @@ def camera_kind(text: str) -> CameraKind:
     if found is None:
         return CameraKind(fps, file=Path(name))
     return CameraKind(fps, size=_size(text, int(found[1]), int(found[2])))
-
-
-def check_file(kind: CameraKind) -> None:
-    """See that a camera's file can be sent as it is.
-
-    Raises:
-        SourceError: it is no video.
-        ValueError: it is not H.264, or has B-frames, which no camera in real time sends.
-    """
-    if kind.file is None:
-        return
-    with open_file(kind.file) as container:
-        context = video_stream(container, str(kind.file)).codec_context
-        if context.name != "h264" or context.has_b_frames:
-            was = f"is {context.name}" if context.name != "h264" else "has B-frames"
-            raise ValueError(
-                f"{kind.file} {was}; cameras of the benchmark send H.264 without B-frames, "
-                f"so make such a file: ffmpeg -i {kind.file} -an -c:v libx264 -bf 0 OUT.mp4"
-            )
 
 
 def _size(text: str, width: int, height: int) -> tuple[int, int]:
