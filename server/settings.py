@@ -122,6 +122,11 @@ def load_settings(
         raise SettingsError(_sentence(error, given)) from None
 
 
+def is_secret(key: str) -> bool:
+    """Whether a setting, by its dotted key, may hold a secret and is never shown."""
+    return key in _SECRET
+
+
 def setting_keys() -> list[str]:
     """Every key, dotted, in the order of the groups."""
     return list(_keys(Settings, ""))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from server.engine.flags import add_engine_flags
+from server.engine.flags import add_engine_flag
 
 NO_NAIVE = "none"
 DEFAULT_CAMERA = "768x432@25"
@@ -61,7 +61,7 @@ def _add_server(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--bundle", type=Path, metavar="DIR", help="detector (default: the embedded one)"
     )
-    add_engine_flags(bench)
+    add_engine_flag(bench)
     bench.add_argument(
         "--set",
         action="append",

@@ -39,31 +39,20 @@ class NaiveBeside:
 
     Attributes:
         program: how it is started.
-        clip: recorded; None where there is none.
+        clip: recorded.
         urls: of live cameras.
         cores: threads that read the clip at once.
         windows_per_second: that one camera makes.
     """
 
     program: NaiveRun
-    clip: Path | None
+    clip: Path
     urls: Sequence[str]
     cores: int
     windows_per_second: float
 
-    def lacking(self) -> str:
-        """Why it cannot run here; empty where it can.
-
-        Raises:
-            BenchError: the bundle cannot be used at all.
-        """
-        if self.clip is None:
-            return "it is compared on clips, and every camera here is a real one"
-        return self.program.lacking() or ""
-
     def saturated(self, seconds: float) -> NaiveFigures:
         """Recorded clips, one a core. Raises: BenchError."""
-        assert self.clip is not None
         return self.program.measure([str(self.clip)], self.cores, seconds)
 
     def live(self, cameras: int, seconds: float) -> NaiveFigures:

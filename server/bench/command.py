@@ -33,7 +33,7 @@ from server.bench.report import as_json, head_lines, lines, trial_lines
 from server.bundle import DEFAULT_BUNDLE, load_bundle
 from server.interrupts import deafen, stoppable
 from server.rpc.client import ClientError
-from server.settings import load_settings
+from server.settings import is_secret, load_settings
 from server.spawned import StartError
 from server.streams import SourceError
 
@@ -74,7 +74,8 @@ def run(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
         MeasuringError: it broke off; what was found until then is shown.
     """
     plans = _plans(options, settings)
-    show = _Show(this_machine(), settings, options.json, options.out)
+    shown = {key: "***" if is_secret(key) else value for key, value in settings.items()}
+    show = _Show(this_machine(), shown, options.json, options.out)
     findings: list[Findings] = []
     code, broken = 0, None
     with stoppable(), tempfile.TemporaryDirectory(prefix="gvvad-bench-") as scratch:

@@ -38,10 +38,12 @@ from server.bench.naive import NaiveRun
 from server.bench.plan import Plan
 from server.bench.playlist import clip_folder, clip_of, repeated
 from server.bench.replay import Replay, measure_replay
+from server.bench.report import in_words
 from server.bench.run import Run, complaints
 from server.bench.stand import Camera, Farm, Stand
 from server.bench.watcher import Watcher
 from server.bundle import load_bundle
+from server.contract import WINDOW_FRAMES
 from server.streams import SourceUrl
 
 FIRST_SHARE = 0.75
@@ -52,6 +54,9 @@ UNKNOWN_FIRST, UNKNOWN_MOST = 4, 256
 
 MOST_SHARE = 2.5
 """Of the ceiling: more cameras are not played, since nobody can hold more than it."""
+
+LEAST_WINDOWS = 2.5
+"""Of the slowest camera: no run is shorter, whatever was asked for."""
 
 MEMORY_POINTS = 4
 SOAK_PARTS, LEAST_PART_SECONDS = 120, 10.0
@@ -80,7 +85,8 @@ def prepare_footage(kinds: Sequence[CameraKind], scratch: Path) -> Footage:
     Raises:
         OSError: the clips cannot be kept.
     """
-    clips = tuple(clip_of(kind, clip_folder()) for kind in kinds)
+    folder = clip_folder() or scratch
+    clips = tuple(clip_of(kind, folder) for kind in kinds)
     playable = [(one, kind) for one, kind in zip(clips, kinds, strict=True) if one is not None]
     if not playable:
         return Footage(clips, None, 0.0)
@@ -105,6 +111,8 @@ class Measuring:
         self._plan, self._footage, self._scratch = plan, footage, scratch
         self.findings, self._say = findings, say
         self._window = load_bundle(plan.bundle).manifest.window
+        rates = [self._window.fps or kind.fps or DEFAULT_FPS for kind in plan.kinds]
+        self._least_seconds = LEAST_WINDOWS * WINDOW_FRAMES / min(rates)
         self._all, self._server = ExitStack(), ExitStack()
         self._stand: Stand | None = None
         self._farm: Farm | None = None
@@ -166,18 +174,19 @@ class Measuring:
 
     def meet_naive(self) -> None:
         """See whether the naive program can run here, and how many cameras it keeps up with."""
-        plan = self._plan
-        if plan.naive_python is None:
-            self.findings.naive_lacking = "as asked for"
+        plan, clip = self._plan, self._footage.replay
+        if plan.naive_python is None or clip is None or None in self._footage.clips:
+            asked = plan.naive_python is None
+            self.findings.naive_lacking = "as asked for" if asked else "for real cameras"
             return
         beside = NaiveBeside(
-            NaiveRun(plan.bundle.absolute(), plan.naive_python),
-            self._footage.replay,
+            NaiveRun(plan.bundle, plan.naive_python),
+            clip,
             [camera.url.reveal() for camera in self._cameras],
             self.findings.cores,
-            windows_per_second(self._window, self._footage.replay_fps or DEFAULT_FPS),
+            windows_per_second(self._window, self._footage.replay_fps),
         )
-        self.findings.naive_lacking = beside.lacking()
+        self.findings.naive_lacking = beside.program.lacking() or ""
         if self.findings.naive_lacking:
             self._say(f"the naive program is left out: {self.findings.naive_lacking}")
             return
@@ -187,13 +196,13 @@ class Measuring:
         self._at_rest()
         self._say("the naive program: how many cameras it keeps up with")
         self.findings.naive_cameras = beside.keeps_up_with(plan.pace)
-        self._say(f"the naive program keeps up with {self.findings.naive_cameras} cameras")
+        self._say(f"the naive program keeps up with {in_words(self.findings.naive_cameras)}")
 
     def twice(self) -> None:
         """See what becomes of those admitted when twice as many come."""
         cameras = min(2 * max(1, self.findings.cameras), len(self._cameras))
-        self._say(f"twice: {cameras} cameras")
-        self.findings.twice = self._running().run(cameras, self._plan.pace.longer_seconds)
+        self._say(f"twice: {in_words(cameras)}")
+        self.findings.twice = self._run(cameras, self._plan.pace.longer_seconds)
 
     def memory(self) -> None:
         """Measure what each further camera takes, at a fresh server with ever more of them."""
@@ -201,8 +210,8 @@ class Measuring:
         most, points = max(2, self.findings.cameras), []
         shares = [number / (MEMORY_POINTS - 1) for number in range(MEMORY_POINTS)]
         for cameras in sorted({round(1 + share * (most - 1)) for share in shares}):
-            run = self._running().run(cameras, self._plan.pace.seconds)
-            self._say(f"memory: {run.pss_bytes / 1e6:.0f} MB with {cameras} cameras")
+            run = self._run(cameras, self._plan.pace.seconds)
+            self._say(f"memory: {run.pss_bytes / 1e6:.0f} MB with {in_words(cameras)}")
             points.append((cameras, run.pss_bytes))
         self.findings.memory = Memory(tuple(points))
 
@@ -229,10 +238,13 @@ class Measuring:
         return trial
 
     def _load(self, cameras: int, seconds: float) -> LoadTrial:
-        run = self._running().run(cameras, seconds)
+        run = self._run(cameras, seconds)
         trial = LoadTrial(run, complaints(run, self.findings.bound_seconds))
         self._say(_told(trial, self.findings.cores))
         return trial
+
+    def _run(self, cameras: int, seconds: float) -> Run:
+        return self._running().run(cameras, max(seconds, self._least_seconds))
 
     def _running(self) -> Stand:
         assert self._stand is not None, "play() comes first"
@@ -304,7 +316,7 @@ class Measuring:
         if not cameras:
             return NaiveRound(saturated, None, None)
         live = self._beside.live(cameras, seconds)
-        return NaiveRound(saturated, live, self._running().run(cameras, seconds))
+        return NaiveRound(saturated, live, self._run(cameras, seconds))
 
 
 def most_cameras(plan: Plan, ceiling: float | None) -> int:
@@ -323,4 +335,4 @@ def _told(trial: LoadTrial, cores: int) -> str:
     latency = f"p99 {run.latency.p99:.2f} s" if run.latency is not None else "no window"
     verdict = "holds" if trial.holds else f"does not hold: {'; '.join(trial.complaints)}"
     busy = f"{run.shares.total:.2f} of {cores} cores"
-    return f"{run.cameras} cameras, {run.seconds:.0f} s: {latency}, {busy}, {verdict}"
+    return f"{in_words(run.cameras)}, {run.seconds:.0f} s: {latency}, {busy}, {verdict}"

@@ -16,10 +16,18 @@ REPLAY_SECONDS = 60.0
 """Streams of short clips would end and begin all the time."""
 
 
-def clip_folder() -> Path:
-    """Where rendered clips are kept for the next time, as the desktop's convention has it."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "gvvad" / "bench"
+def clip_folder() -> Path | None:
+    """Where rendered clips are kept for the next time; None where nothing can be kept.
+
+    Source: XDG Base Directory Specification 0.8.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "gvvad" / "bench"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def clip_of(kind: CameraKind, folder: Path) -> Path | None:

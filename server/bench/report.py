@@ -75,7 +75,7 @@ def as_json(
 
     Args:
         machine: that it was measured on.
-        settings: that the server was given, of a name that holds no secret.
+        settings: that the server was given, without secrets.
         findings: by mix of cameras.
         whole: whether it ran to its end.
     """
@@ -87,6 +87,15 @@ def as_json(
         "model": asdict(model) if model is not None else None,
         "benches": [_bench_json(found) for found in findings],
     }
+
+
+def in_words(cameras: int) -> str:
+    """So many cameras.
+
+    >>> in_words(1), in_words(2)
+    ('1 camera', '2 cameras')
+    """
+    return f"{cameras} camera" if cameras == 1 else f"{cameras} cameras"
 
 
 def _bench_json(found: Findings) -> Json:
@@ -187,7 +196,7 @@ def _stopped(found: Findings) -> str:
 def _latency(found: Findings) -> str:
     values = {name: found.latency(name) for name in _QUANTILES}
     told = [f"{name} {value:.3f} s" for name, value in values.items() if value is not None]
-    return f"{', '.join(told)} {_of_rounds(found)}" if told else ""
+    return f"{', '.join(told)}{_of_rounds(found)}" if told else ""
 
 
 def _windows(found: Findings) -> str:
@@ -240,7 +249,7 @@ def _naive(found: Findings) -> str:
     if behind is None or p95 is None:
         return f"{text}; it keeps up with no camera"
     return (
-        f"{text}; at the {found.naive_cameras} cameras that it keeps up with p95 {behind:.3f} s, "
+        f"{text}; at the {in_words(found.naive_cameras)} that it keeps up with p95 {behind:.3f} s, "
         f"the server's {p95:.3f} s, {behind / p95:.1f} times lower"
     )
 
@@ -262,7 +271,8 @@ def _twice(found: Findings) -> str:
     if run is None:
         return ""
     p99 = f"p99 {run.latency.p99:.3f} s" if run.latency is not None else "no window scored"
-    return f"{run.cameras}: {run.refused} refused, {p99} of the rest, {run.drops} dropped"
+    drops = ", ".join(f"{count} {reason}" for reason, count in run.dropped) or "nothing"
+    return f"{run.cameras}: {run.refused} refused, {p99} of the rest, {drops} dropped"
 
 
 def _soak(found: Findings) -> str:
@@ -279,5 +289,5 @@ def _rate(line: Line) -> str:
 
 
 def _of_rounds(found: Findings) -> str:
-    count = len(found.rounds)
-    return f"(median of {count} rounds)" if count > 1 else "(one round)"
+    count, cameras = len(found.rounds), in_words(found.rounds[0].trial.run.cameras)
+    return f" with {cameras} (median of {count} rounds)" if count > 1 else f" with {cameras}"

@@ -43,17 +43,22 @@ def add_engine_flags(parser: argparse.ArgumentParser, default: str = "onnxruntim
         parser: of the command.
         default: what happens without `--engine`, in words.
     """
-    parser.add_argument(
-        "--engine",
-        type=_engine,
-        metavar="NAME",
-        help=f"what runs the bundle: {', '.join(ENGINES)} (default: {default})",
-    )
+    add_engine_flag(parser, default)
     parser.add_argument(
         "--device",
         type=_device,
         metavar="NAME",
         help="where onnxruntime runs the encoder: cpu or cuda (default cpu)",
+    )
+
+
+def add_engine_flag(parser: argparse.ArgumentParser, default: str = "onnxruntime") -> None:
+    """`--engine` alone, for what runs each engine on its own device."""
+    parser.add_argument(
+        "--engine",
+        type=_engine,
+        metavar="NAME",
+        help=f"what runs the bundle: {', '.join(ENGINES)} (default: {default})",
     )
 
 

@@ -91,7 +91,7 @@ def test_extras_are_measured_where_they_are_asked_for(tmp_path: Path) -> None:
 def test_ctrl_c_ends_everything_and_shows_what_was_found(tmp_path: Path) -> None:
     with bench(tmp_path, *SMALL, "--cameras", "1", "--seconds", "3", "--rounds", "9") as process:
         assert process.stderr is not None
-        assert any("1 cameras," in line for line in process.stderr), "it never told of a load"
+        assert any("1 camera," in line for line in process.stderr), "it never told of a load"
         started = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=30)

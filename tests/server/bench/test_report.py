@@ -41,7 +41,7 @@ def test_a_person_reads_the_answer_and_what_stops_the_next_camera() -> None:
 
 
 def test_latency_is_the_median_of_the_rounds() -> None:
-    told = "p50 0.075 s, p95 0.150 s, p99 0.300 s, max 0.330 s (median of 3 rounds)"
+    told = "p50 0.075 s, p95 0.150 s, p99 0.300 s, max 0.330 s with 24 cameras (median of 3 rounds)"
     assert row(some_findings(), "latency") == told
 
 
@@ -52,7 +52,7 @@ def test_a_missed_goal_is_called_missed() -> None:
 def test_memory_twice_and_soak_have_a_line_each() -> None:
     found = some_findings(24)
     assert row(found, "memory").endswith("+15.00 ± 0.00 MB a further camera")
-    assert row(found, "twice as many") == "48: 24 refused, p99 0.400 s of the rest, 0 dropped"
+    assert row(found, "twice as many") == "48: 24 refused, p99 0.400 s of the rest, nothing dropped"
     assert row(found, "for long") == "5.0 minutes: memory +0.00 ± 0.00 MB an hour, 0 dropped"
 
 
