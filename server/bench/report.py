@@ -14,6 +14,9 @@ from server.views import ModelInfo
 
 Json = dict[str, object]
 
+NOTED_CORES = 0.1
+"""Of other programs: less is what any system does beside its work."""
+
 _NAME_CELLS = 16
 _QUANTILES = ("p50", "p95", "p99", "max")
 _STAGES = {
@@ -49,6 +52,7 @@ def lines(found: Findings) -> Iterator[str]:
         ("recorded clips", _replay(found)),
         ("naive program", _naive(found)),
         ("load generator", _generator(found)),
+        ("other programs", _others(found)),
         ("twice as many", _twice(found)),
         ("for long", _soak(found)),
     ]
@@ -264,6 +268,15 @@ def _generator(found: Findings) -> str:
         f"cameras {farm:.2f} cores, watcher {own:.2f}; "
         f"p99 of how late frames were sent {late * 1000:.0f} ms"
     )
+
+
+def _others(found: Findings) -> str:
+    if not found.rounds:
+        return ""
+    cores = median(one.trial.run.others_cores for one in found.rounds)
+    if cores < NOTED_CORES:
+        return ""
+    return f"had {cores:.2f} cores in the meantime; on a quiet machine figures are better"
 
 
 def _twice(found: Findings) -> str:

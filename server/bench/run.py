@@ -85,6 +85,11 @@ class Generator:
     lateness_p99_seconds: float
     scores_missed: int
 
+    @property
+    def cores(self) -> float:
+        """Of all of it."""
+        return self.farm_cores + self.watcher_cores
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -103,6 +108,7 @@ class Run:
         refused: cameras that the server did not admit.
         refusal: its sentence; empty where it admitted all.
         shares: of the cores.
+        others_cores: that programs had which are none of the benchmark's.
         pss_bytes: memory of the server and its workers at the end.
         generator: what the load itself cost.
     """
@@ -119,6 +125,7 @@ class Run:
     refused: int
     refusal: str
     shares: Shares
+    others_cores: float
     pss_bytes: int
     generator: Generator
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from server.bench.host import Counters, Host
-from server.bench.processes import Usage
+from server.bench.processes import Usage, busy_seconds
 from server.bench.run import (
     Generator,
     Run,
@@ -80,6 +80,7 @@ class _Moment:
     counters: Counters
     farm: FarmFigures | None
     own_cpu_seconds: float
+    busy_seconds: float
 
 
 class Stand:
@@ -157,11 +158,13 @@ class Stand:
             self._host.counters(),
             self._farm.stats() if self._farm is not None else None,
             time.process_time(),
+            busy_seconds(),
         )
 
     def _figures(self, seen: list[Seen], missed: int, begin: _Moment, end: _Moment) -> Run:
         fps = {camera.stream_id: camera.fps for camera in self._admitted}
         scored = [one.latency_seconds for one in seen if one.drop_reason is None]
+        shares, generator = _shares(begin, end, len(scored)), _generator(begin, end, missed)
         return Run(
             cameras=self._asked,
             seconds=end.at_seconds - begin.at_seconds,
@@ -174,9 +177,10 @@ class Stand:
             silent=len(fps.keys() - {one.stream_id for one in seen}),
             refused=self._asked - len(self._admitted),
             refusal=self._refusal,
-            shares=_shares(begin, end, len(scored)),
+            shares=shares,
+            others_cores=_others_cores(begin, end, shares.total + generator.cores),
             pss_bytes=self._host.pss_bytes(),
-            generator=_generator(begin, end, missed),
+            generator=generator,
         )
 
 
@@ -192,10 +196,15 @@ def _shares(begin: _Moment, end: _Moment, windows: int) -> Shares:
     return Shares(
         decode / seconds,
         preprocess / seconds,
-        (used.ingest - decode - preprocess) / seconds,
+        max(0.0, used.ingest - decode - preprocess) / seconds,
         used.engine / seconds,
         used.rest / seconds,
     )
+
+
+def _others_cores(begin: _Moment, end: _Moment, ours: float) -> float:
+    busy = (end.busy_seconds - begin.busy_seconds) / (end.at_seconds - begin.at_seconds)
+    return max(0.0, busy - ours)
 
 
 def _mean(begin: tuple[float, float], end: tuple[float, float]) -> float:

@@ -49,6 +49,7 @@ def a_run(cameras: int, p99_seconds: float = 0.3, **changes: object) -> Run:
         refused=0,
         refusal="",
         shares=Shares(0.04 * cameras, 0.005 * cameras, 0.004 * cameras, 0.01 * cameras, 0.05),
+        others_cores=0.05,
         pss_bytes=200_000_000 + 15_000_000 * cameras,
         generator=Generator(0.1, 0.02, 500 * cameras, 0, 0.002, 0),
     )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from server.bench.processes import children, cpu_seconds, pss_bytes, usage_of
+from server.bench.processes import busy_seconds, children, cpu_seconds, pss_bytes, usage_of
 
 # A main process with a working thread of the engine's name, an idle one, and a working child.
 PROGRAM = """
@@ -86,6 +86,14 @@ def test_a_process_that_is_gone_costs_nothing() -> None:
     gone.wait()
     assert (cpu_seconds(gone.pid), pss_bytes(gone.pid), children(gone.pid)) == (0, 0, [])
     assert usage_of(gone.pid).total == 0
+
+
+def test_everybody_is_busy_for_at_least_as_long_as_this_process() -> None:
+    everybody, own = busy_seconds(), time.process_time()
+    while time.process_time() < own + 0.3:
+        pass
+    # The kernel counts in hundredths, and each processor by itself.
+    assert busy_seconds() - everybody > 0.25
 
 
 def test_own_time_is_what_the_clock_of_processes_says() -> None:

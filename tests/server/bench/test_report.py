@@ -68,6 +68,14 @@ def test_the_naive_program_stands_beside_the_server() -> None:
     )
 
 
+def test_a_machine_that_others_use_too_is_told_of() -> None:
+    found = some_findings()
+    assert not [line for line in lines(found) if "other programs" in line]
+    busy = a_trial(a_run(24, others_cores=0.7))
+    found.rounds = [replace(one, trial=busy) for one in found.rounds]
+    assert row(found, "other programs").startswith("had 0.70 cores in the meantime")
+
+
 def test_what_was_not_measured_has_no_line() -> None:
     found = Findings((camera_kind("768x432"),), 1.0, cores=2)
     found.trials = [a_trial(a_run(5))]
