@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.cameras import render_clip
+from tests.support.cameras import RtspServer, render_clip
+from tests.support.leaks import leaks
 
 RUN_SECONDS = 280
 SMALL = ("--camera", "160x96@25", "--naive-python", "none", "--quick")
@@ -84,6 +85,22 @@ def test_extras_are_measured_where_they_are_asked_for(tmp_path: Path) -> None:
     assert "MB a further camera" in told["memory"]
     assert told["twice as many"].startswith(" 4: 0 refused, p99 ")
     assert told["for long"].startswith(" 0.2 minutes: memory ")
+
+
+@pytest.mark.long
+@pytest.mark.rtsp
+@pytest.mark.timeout(RUN_SECONDS + 20)
+def test_a_real_camera_has_no_ceiling_and_keeps_its_password(tmp_path: Path) -> None:
+    clip, password = render_clip(tmp_path / "clip.mp4"), "Hirschkaefer-91"
+    with RtspServer({"/cam": clip}, user="viewer", password=password) as rtsp:
+        camera = ("--camera", rtsp.url("/cam", "viewer", password), "--quick", "--json")
+        code, stdout, stderr = outcome(tmp_path, *camera, "--cameras", "1", "--seconds", "3")
+    assert code == 0, stderr
+    [found] = json.loads(stdout)["benches"]
+    assert (found["held"], found["ceiling"], found["replay_share"]) == (1, None, None)
+    assert found["cameras"] == [rtsp.url("/cam").replace("//", "//***@")]
+    assert found["naive"]["left_out"] == "for real cameras"
+    assert leaks([("stdout", stdout), ("stderr", stderr)], {"password": password}) == []
 
 
 @pytest.mark.long
