@@ -15,12 +15,15 @@ import json
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from server.bench.clips import render
-from server.bench.farm import CameraFarm, CameraSpec
+from server.bench.farm import CameraFarm, CameraSpec, FarmStats
 from server.rpc.client import Client
 from server.streams import SourceUrl, StreamConfig, StreamState
 from tests.support.serving import ServerProcess
@@ -44,9 +47,12 @@ class Idle:
         pss_bytes: memory of the server and its workers, shared pages divided, at the end.
         first_pss_bytes: the same before the first stream.
         cores: processor time of the server and its workers, in cores.
+        windows_scored_per_second: over all streams.
+        windows_dropped_per_second: over all streams: more came than this machine encodes.
         farm_cores: that of the cameras.
         frames_refused: that the server was too slow to take.
         lateness_p99_seconds: how much after its time a camera sent a frame.
+        workers_replaced: decode processes that ended, hung or outgrew their memory.
         not_running: streams by state that were not RUNNING at the end.
     """
 
@@ -57,9 +63,12 @@ class Idle:
     pss_bytes: int
     first_pss_bytes: int
     cores: float
+    windows_scored_per_second: float
+    windows_dropped_per_second: float
     farm_cores: float
     frames_refused: int
     lateness_p99_seconds: float
+    workers_replaced: int
     not_running: dict[str, int]
 
     @property
@@ -82,9 +91,9 @@ def measure(cameras: int, seconds: float) -> Idle:
             created_seconds = time.monotonic() - started
             _await_running(client, started + GIVE_UP_SECONDS)
             running_seconds = time.monotonic() - started
-            before, cpu_before, began = farm.stats(), server.cpu_seconds(), time.monotonic()
+            before, began = _look(server, farm), time.monotonic()
             time.sleep(seconds)
-            after, elapsed = farm.stats(), time.monotonic() - began
+            after, elapsed = _look(server, farm), time.monotonic() - began
             return Idle(
                 cameras,
                 created_seconds,
@@ -92,12 +101,38 @@ def measure(cameras: int, seconds: float) -> Idle:
                 elapsed,
                 server.pss_bytes(),
                 first_pss_bytes,
-                (server.cpu_seconds() - cpu_before) / elapsed,
                 (after.cpu_seconds - before.cpu_seconds) / elapsed,
-                after.frames_refused,
-                after.lateness_p99_seconds,
+                (after.windows_scored - before.windows_scored) / elapsed,
+                (after.windows_dropped - before.windows_dropped) / elapsed,
+                (after.farm.cpu_seconds - before.farm.cpu_seconds) / elapsed,
+                after.farm.frames_refused,
+                after.farm.lateness_p99_seconds,
+                sum("is replaced" in line for line in server.log),
                 _not_running(client),
             )
+
+
+@dataclass(frozen=True, slots=True)
+class _Counters:
+    cpu_seconds: float
+    windows_scored: float
+    windows_dropped: float
+    farm: FarmStats
+
+
+def _look(server: ServerProcess, farm: CameraFarm) -> _Counters:
+    with urllib.request.urlopen(f"{server.http}/metrics", timeout=10) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        totals = {
+            family.name: sum(s.value for s in family.samples if s.name.endswith("_total"))
+            for family in families
+        }
+    return _Counters(
+        server.cpu_seconds(),
+        totals.get("gvvad_windows_scored", 0.0),
+        totals.get("gvvad_windows_dropped", 0.0),
+        farm.stats(),
+    )
 
 
 def _await_running(client: Client, deadline_seconds: float) -> None:
@@ -107,9 +142,13 @@ def _await_running(client: Client, deadline_seconds: float) -> None:
 
 
 def _not_running(client: Client) -> dict[str, int]:
-    states = Counter(view.status.state for view in client.list())
-    del states[StreamState.RUNNING]
-    return {state.value: count for state, count in states.items()}
+    """Streams by state, and by its reason where there is one."""
+    found: Counter[str] = Counter()
+    for status in (view.status for view in client.list()):
+        if status.state is not StreamState.RUNNING:
+            why = f" ({status.reason.value})" if status.reason is not None else ""
+            found[status.state.value + why] += 1
+    return dict(found)
 
 
 def main() -> int:
@@ -134,9 +173,11 @@ def describe(idle: Idle) -> str:
         f"{idle.cameras} cameras of {SIZE[0]}x{SIZE[1]} at {FPS} fps: all registered in "
         f"{idle.created_seconds:.1f} s, all RUNNING after {idle.running_seconds:.1f} s; then "
         f"{idle.seconds:.0f} s: PSS {idle.pss_bytes / 1e6:.0f} MB ({each_bytes / 1e6:.2f} MB a "
-        f"camera), {idle.cores:.2f} cores, cameras {idle.farm_cores:.3f} cores, "
+        f"camera), {idle.cores:.2f} cores, {idle.windows_scored_per_second:.0f} windows/s scored "
+        f"and {idle.windows_dropped_per_second:.0f} dropped, cameras {idle.farm_cores:.3f} cores, "
         f"{idle.frames_refused} frames refused, sent up to {idle.lateness_p99_seconds * 1000:.0f} "
-        f"ms late (p99), not running: {idle.not_running or 'none'}"
+        f"ms late (p99), {idle.workers_replaced} workers replaced, not running: "
+        f"{idle.not_running or 'none'}"
     )
 
 
