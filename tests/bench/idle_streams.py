@@ -1,6 +1,6 @@
 """Many idle streams at a real server: how soon they run, and what they cost.
 
-    python -m tests.bench.idle_streams [--cameras 1000] [--seconds 60] [--json]
+    python -m tests.bench.idle_streams [--cameras 1000] [--workers 8] [--seconds 60] [--json]
 
 Each camera shows 160x120 at one frame a second. Measured are the seconds until
 every CreateStream had returned and until every stream was RUNNING, then memory
@@ -41,6 +41,7 @@ class Idle:
 
     Attributes:
         cameras: streams at a time.
+        workers: decode processes that share them.
         created_seconds: from the first CreateStream until the last had returned.
         running_seconds: from the same until every stream was RUNNING.
         seconds: measured from then on.
@@ -57,6 +58,7 @@ class Idle:
     """
 
     cameras: int
+    workers: int
     created_seconds: float
     running_seconds: float
     seconds: float
@@ -77,13 +79,14 @@ class Idle:
         return self.created_seconds <= REGISTERED_SECONDS and not self.not_running
 
 
-def measure(cameras: int, seconds: float) -> Idle:
-    """Register the cameras at a server with the embedded default."""
+def measure(cameras: int, workers: int, seconds: float) -> Idle:
+    """Register the cameras at a server with the embedded default and so many decode workers."""
     with tempfile.TemporaryDirectory() as scratch:
         clip = render(Path(scratch), SIZE, FPS, CLIP_SECONDS)
         specs = [CameraSpec(f"cam-{number}", clip, FPS) for number in range(cameras)]
+        settings = {"max_streams": cameras, "ingest__workers": workers}
         store = Path(scratch) / "streams.db"
-        with CameraFarm(specs) as farm, ServerProcess(store=store, max_streams=cameras) as server:
+        with CameraFarm(specs) as farm, ServerProcess(store=store, **settings) as server:
             first_pss_bytes = server.pss_bytes()
             client, started = server.client(), time.monotonic()
             for spec in specs:
@@ -96,6 +99,7 @@ def measure(cameras: int, seconds: float) -> Idle:
             after, elapsed = _look(server, farm), time.monotonic() - began
             return Idle(
                 cameras,
+                workers,
                 created_seconds,
                 running_seconds,
                 elapsed,
@@ -155,10 +159,11 @@ def main() -> int:
     """Measure, print, and return 1 where the promise is not kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cameras", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    idle = measure(options.cameras, options.seconds)
+    idle = measure(options.cameras, options.workers, options.seconds)
     if options.json:
         print(json.dumps(asdict(idle) | {"holds": idle.holds}))
     else:
@@ -169,15 +174,16 @@ def main() -> int:
 def describe(idle: Idle) -> str:
     """One line for people and for RESULTS.md."""
     each_bytes = (idle.pss_bytes - idle.first_pss_bytes) / idle.cameras
+    late_ms = 1000 * idle.lateness_p99_seconds
     return (
-        f"{idle.cameras} cameras of {SIZE[0]}x{SIZE[1]} at {FPS} fps: all registered in "
-        f"{idle.created_seconds:.1f} s, all RUNNING after {idle.running_seconds:.1f} s; then "
-        f"{idle.seconds:.0f} s: PSS {idle.pss_bytes / 1e6:.0f} MB ({each_bytes / 1e6:.2f} MB a "
-        f"camera), {idle.cores:.2f} cores, {idle.windows_scored_per_second:.0f} windows/s scored "
-        f"and {idle.windows_dropped_per_second:.0f} dropped, cameras {idle.farm_cores:.3f} cores, "
-        f"{idle.frames_refused} frames refused, sent up to {idle.lateness_p99_seconds * 1000:.0f} "
-        f"ms late (p99), {idle.workers_replaced} workers replaced, not running: "
-        f"{idle.not_running or 'none'}"
+        f"{idle.cameras} cameras of {SIZE[0]}x{SIZE[1]} at {FPS} fps, {idle.workers} workers: "
+        f"all registered in {idle.created_seconds:.1f} s, all RUNNING after "
+        f"{idle.running_seconds:.1f} s; then for {idle.seconds:.0f} s: PSS "
+        f"{idle.pss_bytes / 1e6:.0f} MB ({each_bytes / 1e6:.2f} MB a camera), {idle.cores:.2f} "
+        f"cores, {idle.windows_scored_per_second:.0f} windows/s scored and "
+        f"{idle.windows_dropped_per_second:.0f} dropped, cameras {idle.farm_cores:.3f} cores, "
+        f"{idle.frames_refused} frames refused, p99 {late_ms:.0f} ms late, "
+        f"{idle.workers_replaced} workers replaced, not running: {idle.not_running or 'none'}"
     )
 
 
