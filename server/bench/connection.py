@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
                     self._transport.close()
                     return
         except MalformedError:
-            self._transport.write(reply(Request("", "", {}), 400))
+            self._transport.write(reply(None, 400))
             self._transport.close()
 
     def offer(self, frame: bytes | bytearray, *, is_key: bool) -> None:
@@ -168,4 +168,4 @@ class Connection(asyncio.Protocol):
             self._watched.readers.discard(self)
 
     def _camera(self, request: Request) -> Camera | None:
-        return self._site.cameras.get(request.path.removesuffix(_TRACK).strip("/"))
+        return self._site.cameras.get(request.path.removesuffix(_TRACK))

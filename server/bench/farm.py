@@ -143,7 +143,7 @@ class CameraFarm:
         try:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
-        except OSError:
+        except (OSError, ValueError):  # it went by itself, or was let go of
             raise FarmError(f"the cameras' process (pid {self.pid}) has ended") from None
         if not select.select([self._process.stdout], [], [], timeout_seconds)[0]:
             raise FarmError(

@@ -77,7 +77,8 @@ class Camera:
 
     def send(self, number: int, utc_seconds: float) -> None:
         """Offer a frame to all readers alike; it was taken at that time."""
-        packets, is_key = self.stream.packets(number), self.stream.is_key(number)
+        packets: bytes | bytearray = self.stream.packets(number)
+        is_key = self.stream.is_key(number)
         if is_key:
             # Whoever begins here knows from its first frame on when frames are taken.
             packets = self.stream.sender_report(number, utc_seconds) + packets

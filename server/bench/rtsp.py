@@ -34,17 +34,14 @@ class Request:
     Attributes:
         method: in capitals.
         url: as it was given.
+        path: of the URL, without slashes around it.
         headers: by name in small letters.
     """
 
     method: str
     url: str
+    path: str
     headers: Mapping[str, str]
-
-    @property
-    def path(self) -> str:
-        """Of the URL, without a slash at its end."""
-        return urlsplit(self.url).path.rstrip("/")
 
 
 class RequestParser:
@@ -95,18 +92,25 @@ def _parse_head(head: bytes) -> Request:
     words = first.split()
     if len(words) != 3 or not words[2].startswith("RTSP/1."):
         raise MalformedError(f"no request line: {first[:80]!r}")
+    try:
+        path = urlsplit(words[1]).path.strip("/")
+    except ValueError as error:
+        raise MalformedError(f"no URL: {words[1][:80]!r} ({error})") from None
     pairs = (line.partition(":") for line in lines)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    return Request(words[0].upper(), words[1], headers)
+    return Request(words[0].upper(), words[1], path, headers)
 
 
 def reply(
-    request: Request, status: int = 200, headers: Mapping[str, str] | None = None, body: str = ""
+    request: Request | None,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    body: str = "",
 ) -> bytes:
-    """An answer with the request's number."""
+    """An answer with the request's number; None where there was no request."""
     lines = [
         f"RTSP/1.0 {status} {_REASONS[status]}",
-        f"CSeq: {request.headers.get('cseq', '0')}",
+        f"CSeq: {request.headers.get('cseq', '0') if request else '0'}",
         *(f"{name}: {value}" for name, value in (headers or {}).items()),
     ]
     if body:

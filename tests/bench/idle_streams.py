@@ -1,6 +1,6 @@
 """Many idle streams at a real server: how soon they run, and what they cost.
 
-    python -m tests.bench.idle_streams [--cameras 1000] [--seconds 60] [--json]
+    python -m tests.bench.idle_streams [--cameras 1000] [--workers 8] [--seconds 60] [--json]
 
 Each camera shows 160x120 at one frame a second. Measured are the seconds until
 every CreateStream had returned and until every stream was RUNNING, then memory
@@ -15,12 +15,15 @@ import json
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from server.bench.clips import render
-from server.bench.farm import CameraFarm, CameraSpec
+from server.bench.farm import CameraFarm, CameraSpec, FarmStats
 from server.rpc.client import Client
 from server.streams import SourceUrl, StreamConfig, StreamState
 from tests.support.serving import ServerProcess
@@ -38,28 +41,36 @@ class Idle:
 
     Attributes:
         cameras: streams at a time.
+        workers: decode processes that share them.
         created_seconds: from the first CreateStream until the last had returned.
         running_seconds: from the same until every stream was RUNNING.
         seconds: measured from then on.
         pss_bytes: memory of the server and its workers, shared pages divided, at the end.
         first_pss_bytes: the same before the first stream.
         cores: processor time of the server and its workers, in cores.
+        windows_scored_per_second: over all streams.
+        windows_dropped_per_second: over all streams: more came than this machine encodes.
         farm_cores: that of the cameras.
         frames_refused: that the server was too slow to take.
         lateness_p99_seconds: how much after its time a camera sent a frame.
+        workers_replaced: decode processes that ended, hung or outgrew their memory.
         not_running: streams by state that were not RUNNING at the end.
     """
 
     cameras: int
+    workers: int
     created_seconds: float
     running_seconds: float
     seconds: float
     pss_bytes: int
     first_pss_bytes: int
     cores: float
+    windows_scored_per_second: float
+    windows_dropped_per_second: float
     farm_cores: float
     frames_refused: int
     lateness_p99_seconds: float
+    workers_replaced: int
     not_running: dict[str, int]
 
     @property
@@ -68,13 +79,14 @@ class Idle:
         return self.created_seconds <= REGISTERED_SECONDS and not self.not_running
 
 
-def measure(cameras: int, seconds: float) -> Idle:
-    """Register the cameras at a server with the embedded default."""
+def measure(cameras: int, workers: int, seconds: float) -> Idle:
+    """Register the cameras at a server with the embedded default and so many decode workers."""
     with tempfile.TemporaryDirectory() as scratch:
         clip = render(Path(scratch), SIZE, FPS, CLIP_SECONDS)
         specs = [CameraSpec(f"cam-{number}", clip, FPS) for number in range(cameras)]
+        settings = {"max_streams": cameras, "ingest__workers": workers}
         store = Path(scratch) / "streams.db"
-        with CameraFarm(specs) as farm, ServerProcess(store=store, max_streams=cameras) as server:
+        with CameraFarm(specs) as farm, ServerProcess(store=store, **settings) as server:
             first_pss_bytes = server.pss_bytes()
             client, started = server.client(), time.monotonic()
             for spec in specs:
@@ -82,22 +94,49 @@ def measure(cameras: int, seconds: float) -> Idle:
             created_seconds = time.monotonic() - started
             _await_running(client, started + GIVE_UP_SECONDS)
             running_seconds = time.monotonic() - started
-            before, cpu_before, began = farm.stats(), server.cpu_seconds(), time.monotonic()
+            before, began = _look(server, farm), time.monotonic()
             time.sleep(seconds)
-            after, elapsed = farm.stats(), time.monotonic() - began
+            after, elapsed = _look(server, farm), time.monotonic() - began
             return Idle(
                 cameras,
+                workers,
                 created_seconds,
                 running_seconds,
                 elapsed,
                 server.pss_bytes(),
                 first_pss_bytes,
-                (server.cpu_seconds() - cpu_before) / elapsed,
                 (after.cpu_seconds - before.cpu_seconds) / elapsed,
-                after.frames_refused,
-                after.lateness_p99_seconds,
+                (after.windows_scored - before.windows_scored) / elapsed,
+                (after.windows_dropped - before.windows_dropped) / elapsed,
+                (after.farm.cpu_seconds - before.farm.cpu_seconds) / elapsed,
+                after.farm.frames_refused,
+                after.farm.lateness_p99_seconds,
+                sum("is replaced" in line for line in server.log),
                 _not_running(client),
             )
+
+
+@dataclass(frozen=True, slots=True)
+class _Counters:
+    cpu_seconds: float
+    windows_scored: float
+    windows_dropped: float
+    farm: FarmStats
+
+
+def _look(server: ServerProcess, farm: CameraFarm) -> _Counters:
+    with urllib.request.urlopen(f"{server.http}/metrics", timeout=10) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        totals = {
+            family.name: sum(s.value for s in family.samples if s.name.endswith("_total"))
+            for family in families
+        }
+    return _Counters(
+        server.cpu_seconds(),
+        totals.get("gvvad_windows_scored", 0.0),
+        totals.get("gvvad_windows_dropped", 0.0),
+        farm.stats(),
+    )
 
 
 def _await_running(client: Client, deadline_seconds: float) -> None:
@@ -107,19 +146,24 @@ def _await_running(client: Client, deadline_seconds: float) -> None:
 
 
 def _not_running(client: Client) -> dict[str, int]:
-    states = Counter(view.status.state for view in client.list())
-    del states[StreamState.RUNNING]
-    return {state.value: count for state, count in states.items()}
+    """Streams by state, and by its reason where there is one."""
+    found: Counter[str] = Counter()
+    for status in (view.status for view in client.list()):
+        if status.state is not StreamState.RUNNING:
+            why = f" ({status.reason.value})" if status.reason is not None else ""
+            found[status.state.value + why] += 1
+    return dict(found)
 
 
 def main() -> int:
     """Measure, print, and return 1 where the promise is not kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cameras", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    idle = measure(options.cameras, options.seconds)
+    idle = measure(options.cameras, options.workers, options.seconds)
     if options.json:
         print(json.dumps(asdict(idle) | {"holds": idle.holds}))
     else:
@@ -130,13 +174,16 @@ def main() -> int:
 def describe(idle: Idle) -> str:
     """One line for people and for RESULTS.md."""
     each_bytes = (idle.pss_bytes - idle.first_pss_bytes) / idle.cameras
+    late_ms = 1000 * idle.lateness_p99_seconds
     return (
-        f"{idle.cameras} cameras of {SIZE[0]}x{SIZE[1]} at {FPS} fps: all registered in "
-        f"{idle.created_seconds:.1f} s, all RUNNING after {idle.running_seconds:.1f} s; then "
-        f"{idle.seconds:.0f} s: PSS {idle.pss_bytes / 1e6:.0f} MB ({each_bytes / 1e6:.2f} MB a "
-        f"camera), {idle.cores:.2f} cores, cameras {idle.farm_cores:.3f} cores, "
-        f"{idle.frames_refused} frames refused, sent up to {idle.lateness_p99_seconds * 1000:.0f} "
-        f"ms late (p99), not running: {idle.not_running or 'none'}"
+        f"{idle.cameras} cameras of {SIZE[0]}x{SIZE[1]} at {FPS} fps, {idle.workers} workers: "
+        f"all registered in {idle.created_seconds:.1f} s, all RUNNING after "
+        f"{idle.running_seconds:.1f} s; then for {idle.seconds:.0f} s: PSS "
+        f"{idle.pss_bytes / 1e6:.0f} MB ({each_bytes / 1e6:.2f} MB a camera), {idle.cores:.2f} "
+        f"cores, {idle.windows_scored_per_second:.0f} windows/s scored and "
+        f"{idle.windows_dropped_per_second:.0f} dropped, cameras {idle.farm_cores:.3f} cores, "
+        f"{idle.frames_refused} frames refused, p99 {late_ms:.0f} ms late, "
+        f"{idle.workers_replaced} workers replaced, not running: {idle.not_running or 'none'}"
     )
 
 

@@ -6,6 +6,7 @@ import base64
 import re
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,7 @@ def test_a_stream_never_repeats_or_skips_a_number_over_the_seam(
 ) -> None:
     stream = stream_of(*units)
     packets = [p for n in range(first, first + 9) for p in parsed(stream.packets(n))]
-    steps = {(b.sequence - a.sequence) % 65_536 for a, b in zip(packets, packets[1:], strict=False)}
+    steps = {(b.sequence - a.sequence) % 65_536 for a, b in pairwise(packets)}
     assert steps <= {1}
     assert packets[0].sequence == stream.sequence(first)
 
