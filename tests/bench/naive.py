@@ -40,6 +40,7 @@ LATE_SECONDS = 1.0
 """A window that is scored so long after it was due is late."""
 
 _BEGIN_SECONDS = 60.0
+_STOP_SECONDS = 5.0
 _USUAL_FPS = 25.0
 _PSS = re.compile(r"^Pss:\s+(\d+) kB$", re.MULTILINE)
 
@@ -152,30 +153,40 @@ def run(program: Program, sources: Sequence[str], seconds: float) -> dict[str, f
     program.scorer()([np.zeros((*program.size[::-1], 3), np.uint8)] * WINDOW_FRAMES)
     before_bytes = _pss_bytes()
     cameras = [Camera(source) for source in sources]
-    for camera in cameras:
-        threading.Thread(target=program.watch, args=(camera,), daemon=True).start()
+    threads = [
+        threading.Thread(target=program.watch, args=(camera,), daemon=True) for camera in cameras
+    ]
+    for thread in threads:
+        thread.start()
     _wait_for_all(cameras)
     began_seconds, began_cpu_seconds = time.monotonic(), time.process_time()
     time.sleep(seconds)
     ended_seconds, cpu_seconds = time.monotonic(), time.process_time() - began_cpu_seconds
-    camera_bytes = (_pss_bytes() - before_bytes) / len(cameras)
+    added_bytes = _pss_bytes() - before_bytes
     program.stopping = True
-    elapsed_seconds = ended_seconds - began_seconds
+    for thread in threads:
+        thread.join(_STOP_SECONDS)  # so that no score is printed after the last line
     for camera in cameras:
         camera.windows = [
             one for one in camera.windows if began_seconds < one.scored_seconds <= ended_seconds
         ]
+    return {
+        **_figures(cameras, ended_seconds - began_seconds, program.fps or _USUAL_FPS),
+        "pss_bytes_per_camera": added_bytes / len(cameras),
+        "cores": cpu_seconds / (ended_seconds - began_seconds),
+    }
+
+
+def _figures(cameras: list[Camera], seconds: float, fps: float) -> dict[str, float | None]:
+    """Of the windows that were scored in a stretch of so many seconds."""
     latencies = [w.scored_seconds - w.read_seconds for one in cameras for w in one.windows]
-    rate = (program.fps or _USUAL_FPS) / WINDOW_FRAMES
     return {
         "cameras": len(cameras),
-        "seconds": elapsed_seconds,
+        "seconds": seconds,
         "windows": len(latencies),
-        "windows_per_second": len(latencies) / elapsed_seconds,
+        "windows_per_second": len(latencies) / seconds,
         **_quantiles("latency", latencies),
-        **_punctuality(cameras, due=math.floor(elapsed_seconds * rate)),
-        "pss_bytes_per_camera": camera_bytes,
-        "cores": cpu_seconds / elapsed_seconds,
+        **_punctuality(cameras, due=math.floor(seconds * fps / WINDOW_FRAMES)),
     }
 
 
