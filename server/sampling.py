@@ -1,18 +1,18 @@
-"""Which of a stream's windows are scored; pure.
+"""Rules by which a stream's windows are scored, and which stream comes first; pure.
 
 A stream that sends more than is needed, or more than the server has room for, is thinned:
-every n-th window is scored, or those in which something moves. What is not scored is told
-with its reason, keeps its sequence, and steps the head, as any window without a score.
+every n-th window is scored, or those in which something moves. `server.sampler` applies
+the rule, and what it leaves out is told with its reason, keeps its sequence and steps the
+head, as any window without a score.
 """
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import dataclass
 
-from server.motion import MotionDetector
-from server.scoring import DropReason
-from server.windows import Window
+from server.tuning_text import length_seconds
+from server.wording import quoted
 
 FEWEST_NTH, MOST_NTH = 2, 64
 STILL_SECONDS = 5.0
@@ -22,6 +22,8 @@ STILL_RANGE_SECONDS = (1.0, 3600.0)
 
 LOWEST_PRIORITY, DEFAULT_PRIORITY, HIGHEST_PRIORITY = 0, 5, 9
 """Of a stream among the others: where there is too much to score, higher ones come first."""
+
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,53 +73,66 @@ Sampling = EveryWindow | EveryNth | OnMotion
 EVERY_WINDOW = EveryWindow()
 
 
-class WindowSampler:
-    """Chooses windows of one stream as they come.
+def check_sampling_when_full(sampling: Sampling | None) -> None:
+    """Refuse a rule that thins nothing.
 
-    Attributes:
-        sampling: by which rule; another one, set from any thread, holds from the next
-            window on.
+    Raises:
+        ValueError: it is one.
     """
+    if isinstance(sampling, EveryWindow):
+        raise ValueError(
+            "sampling_when_full must leave windows out (every n-th, or on motion), or be unset, "
+            "which refuses the stream where the server is full"
+        )
 
-    def __init__(self, sampling: Sampling) -> None:
-        self.sampling = sampling
-        self._motion = MotionDetector()
-        self._scored_until_seconds = -math.inf
-        self._seen_until_seconds = -math.inf
-        self._moved = False
 
-    def opens(self, number: int) -> bool:
-        """Whether the window that opens now may be scored; otherwise it need not be rendered.
+def check_priority(priority: int) -> None:
+    """Refuse a priority that there is not.
 
-        Args:
-            number: windows since the last gap, from 0.
-        """
-        sampling = self.sampling
-        return not isinstance(sampling, EveryNth) or number % sampling.n == 0
+    Raises:
+        ValueError: it is none.
+    """
+    if not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
+        raise ValueError(
+            f"priority ({priority}) must be {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}; "
+            "higher ones are scored first"
+        )
 
-    def judge(self, window: Window) -> DropReason | None:
-        """Why a window that was rendered is not scored; None where it is.
 
-        Call it for each such window, in order.
-        """
-        sampling = self.sampling
-        if not isinstance(sampling, OnMotion):
-            self._motion.reset()
-            return None
-        if window.number == 0:
-            self._motion.reset()
-        is_due = self._is_due(window, sampling.still_seconds)
-        moved_before, self._moved = self._moved, self._motion.moves(window.images)
-        # What came last is scored once it rests: an alert must not wait to learn that it ended.
-        if not (is_due or self._moved or moved_before):
-            return DropReason.STILL
-        self._motion.scored()
-        self._scored_until_seconds = window.end_pts_seconds
-        return None
+def read_sampling(text: str) -> Sampling:
+    """A rule as people write it: `every`, `nth:4`, `motion` or `motion:10s`.
 
-    def _is_due(self, window: Window, still_seconds: float) -> bool:
-        """Whether a still scene would be scored too late by the next window."""
-        length_seconds = window.end_pts_seconds - self._seen_until_seconds
-        self._seen_until_seconds = window.end_pts_seconds
-        next_seconds = window.end_pts_seconds + length_seconds
-        return next_seconds - self._scored_until_seconds > still_seconds
+    >>> read_sampling("motion")
+    OnMotion(still_seconds=5.0)
+
+    Raises:
+        ValueError: it is none.
+    """
+    name, colon, detail = text.strip().partition(":")
+    if name == "every" and not colon:
+        return EVERY_WINDOW
+    if name == "nth" and _COUNT.fullmatch(detail):
+        return EveryNth(int(detail))
+    if name == "motion":
+        return OnMotion(length_seconds(detail)) if colon else OnMotion()
+    raise ValueError(
+        f"{quoted(text)} is no sampling; give every, nth:N with N from {FEWEST_NTH} to {MOST_NTH}, "
+        "or motion[:LENGTH], such as nth:4 or motion:10s"
+    )
+
+
+def sampling_text(sampling: Sampling) -> str:
+    """A rule as `read_sampling` reads it.
+
+    >>> sampling_text(OnMotion(10.0))
+    'motion:10s'
+    """
+    match sampling:
+        case EveryWindow():
+            return "every"
+        case EveryNth():
+            return f"nth:{sampling.n}"
+        case OnMotion():
+            # To the last digit that can be read back: the store keeps it so.
+            seconds = f"{sampling.still_seconds:.9f}".rstrip("0").rstrip(".")
+            return f"motion:{seconds}s"
