@@ -47,7 +47,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # the terminal's Ctrl-C is for the parent alone
-                env=_environment(),
+                env=worker_environment(),
             )
         self._channel = Channel(ours.detach())
         self._deliver = deliver
@@ -150,7 +150,7 @@ class WorkerProcess:
             self._gone.set()
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """The parent's, with the project importable and NumPy's thread pools kept small.
 
     Its settings stay behind: one of them may be the store's URL with a password.
