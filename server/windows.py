@@ -171,7 +171,7 @@ class WindowAssembler(Generic[P]):
             yield from self._begin(frame)
             return
         interval = frame.pts_seconds - last.pts_seconds
-        if interval > self._gap_limit_seconds() or interval < -MIN_GAP_SECONDS:
+        if self._is_gap(interval):
             if interval > 0:
                 self._intervals.append(interval)
             self.reset()
@@ -207,11 +207,13 @@ class WindowAssembler(Generic[P]):
         self._origin_seconds = frame.pts_seconds
         return self._take(frame)
 
-    def _gap_limit_seconds(self) -> float:
-        if not self._intervals:
-            return MIN_GAP_SECONDS
+    def _is_gap(self, interval: float) -> bool:
+        if -MIN_GAP_SECONDS <= interval <= MIN_GAP_SECONDS:
+            return False
+        if interval < 0 or not self._intervals:
+            return True
         usual_seconds = GAP_INTERVALS * statistics.median(self._intervals)
-        return min(max(MIN_GAP_SECONDS, usual_seconds), MAX_GAP_SECONDS)
+        return interval > min(max(MIN_GAP_SECONDS, usual_seconds), MAX_GAP_SECONDS)
 
     def _take_while(self, frame: SourceFrame[P], before_seconds: float) -> Iterator[Window]:
         """Let `frame` stand for every grid point earlier than `before_seconds`."""

@@ -1,0 +1,1 @@
+"""gvvad bench: how many cameras one machine holds."""
