@@ -21,6 +21,9 @@ from tests.support import postgresql
 from tests.support.networks import CameraNetwork
 from tests.support.programs_of_debian import find_program
 
+# What fails there shows its values too.
+pytest.register_assert_rewrite("tests.support.watching", "tests.support.faults")
+
 ROOT = Path(__file__).parent
 DATA = Path(os.environ.get("GVVAD_DATA", ROOT.parent / "shared" / "data"))
 IN_CI = os.environ.get("CI") == "true"

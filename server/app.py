@@ -15,6 +15,7 @@ from server.bundle import Bundle, load_bundle
 from server.contract import WINDOW_FRAMES
 from server.engine.choice import Engine, EngineChoice, load_engine
 from server.engine.plans import Batches
+from server.garbage import set_aside
 from server.history import HistoryLimits
 from server.hub import Hub
 from server.ingest.access import AccessPolicy
@@ -102,6 +103,7 @@ class App:
         await self._supervisor.start()
         # Served last: a stream that is not loaded yet would look deleted to who watches it.
         await self._rpc.start()
+        set_aside()
         self._not_ready = None
         logger.info(
             "ready: bundle %s (%s), engine %s on %s, gRPC on port %d, HTTP on port %d",

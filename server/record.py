@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.alert_machine import AlertMachine
 from server.alerts import ScoredSpan
 from server.batcher import Lane
 from server.journal import StateLog
 from server.push import PushSession
-from server.scoring import WindowScore
+from server.scoring import DropReason, WindowScore
 from server.streams import StreamConfig, StreamState, StreamStatus
 from server.views import StreamView
 
@@ -29,6 +29,7 @@ class StreamRecord:
         last_score: newest score in [0, 1]; None before the first.
         status: what it is doing now.
         state_log: what the log was told of that.
+        thinned: the server has no room for all its windows.
     """
 
     config: StreamConfig
@@ -41,6 +42,20 @@ class StreamRecord:
     last_score: float | None = None
     status: StreamStatus = field(default_factory=lambda: StreamStatus(StreamState.CONNECTING))
     state_log: StateLog = field(default_factory=StateLog)
+    thinned: bool = False
+
+    @property
+    def can_be_thinned(self) -> bool:
+        """Whether it may have fewer windows scored where the server is full."""
+        return self.config.sampling_when_full is not None and not self.lane.lossless
+
+    @property
+    def in_effect(self) -> StreamConfig:
+        """What its worker goes by: where it is thinned, the one sampling in the other's place."""
+        when_full = self.config.sampling_when_full
+        if not self.thinned or when_full is None:
+            return self.config
+        return replace(self.config, sampling=when_full)
 
     @property
     def view(self) -> StreamView:
@@ -51,6 +66,7 @@ class StreamRecord:
             next_sequence=self.lane.next_sequence,
             last_score=self.last_score,
             created_seconds=self.created_seconds,
+            thinned=self.thinned and self.can_be_thinned,
         )
 
 
@@ -63,4 +79,5 @@ def scored_span(score: WindowScore) -> ScoredSpan:
         score=score.score,
         after_gap=score.span.number == 0,
         explanation=score.explanation,
+        still=score.drop_reason is DropReason.STILL,
     )

@@ -146,6 +146,7 @@ class PacketRing:
 
     def __init__(self, format: ClipFormat, keep_seconds: float) -> None:
         self.format = format
+        self._tick_seconds = float(format.time_base)
         self._keep_seconds = keep_seconds
         self._groups: deque[list[Unit]] = deque()
         self._size_bytes = 0
@@ -160,7 +161,7 @@ class PacketRing:
         """Whether a packet's time can belong to the same recording."""
         if self._last is None:
             return True
-        step_seconds = float((unit.pts - self._last.pts) * self.format.time_base)
+        step_seconds = (unit.pts - self._last.pts) * self._tick_seconds
         return -_BACK_SECONDS <= step_seconds <= JUMP_SECONDS
 
     def add(self, unit: Unit, held_from_seconds: float | None) -> None:

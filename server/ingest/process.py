@@ -11,10 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import server
+from server.ingest.channel import Channel
 from server.ingest.messages import Command, Envelope, Heartbeat, Report, Shutdown, WorkerSetup
 from server.ingest.orders import EvidenceReport
 
@@ -49,7 +49,7 @@ class WorkerProcess:
                 start_new_session=True,  # the terminal's Ctrl-C is for the parent alone
                 env=worker_environment(),
             )
-        self._connection = Connection(ours.detach())
+        self._channel = Channel(ours.detach())
         self._deliver = deliver
         self._alive_at_seconds = time.monotonic() + _START_GRACE_SECONDS
         self._delivering = False
@@ -120,12 +120,12 @@ class WorkerProcess:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(_REAP_SECONDS)
-        self._connection.close()
+        self._channel.close()
 
     def _write(self) -> None:
         while (command := self._commands.get()) is not None:
             try:
-                self._connection.send(command)
+                self._channel.send(command)
             except OSError:
                 self._gone.set()
                 return
@@ -134,7 +134,7 @@ class WorkerProcess:
         try:
             while True:
                 try:
-                    report: Report = self._connection.recv()
+                    report: Report = self._channel.receive()
                 except (EOFError, OSError):
                     break
                 if isinstance(report, Heartbeat):

@@ -14,11 +14,12 @@ import sys
 import threading
 import time
 from collections import deque
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import av
 
+from server.garbage import set_aside
+from server.ingest.channel import Channel
 from server.ingest.filing import Filing
 from server.ingest.messages import (
     Acknowledge,
@@ -53,12 +54,12 @@ class Worker:
     """Runs streams by the parent's commands.
 
     Args:
-        connection: to the parent.
+        channel: to the parent.
         setup: what is common to all streams.
     """
 
-    def __init__(self, connection: Connection, setup: WorkerSetup) -> None:
-        self._connection = connection
+    def __init__(self, channel: Channel, setup: WorkerSetup) -> None:
+        self._channel = channel
         self._setup = setup
         self._lock = threading.Lock()
         self._runners: dict[int, StreamRunner] = {}
@@ -76,7 +77,7 @@ class Worker:
         threading.Thread(target=self._send_reports, name="sender", daemon=True).start()
         while True:
             try:
-                command: Command = self._connection.recv()
+                command: Command = self._channel.receive()
             except (EOFError, OSError):
                 break
             if isinstance(command, Shutdown):
@@ -177,7 +178,7 @@ class Worker:
 
     def _send(self, report: Report) -> None:
         with self._sending:  # at the end the main thread sends too
-            self._connection.send(report)
+            self._channel.send(report)
 
 
 def _hand_over(
@@ -201,13 +202,15 @@ def main() -> None:
     faulthandler.enable()
     _go_first_when_memory_runs_out()
     av.logging.set_level(None)  # FFmpeg prints URLs with their credentials
-    connection = Connection(int(sys.argv[1]))
+    channel = Channel(int(sys.argv[1]))
     try:
-        setup: WorkerSetup = connection.recv()
+        setup: WorkerSetup = channel.receive()
     except (EOFError, OSError):
         os._exit(0)
     set_up("warning", setup.settings.log_format)
-    Worker(connection, setup).serve()
+    worker = Worker(channel, setup)
+    set_aside()
+    worker.serve()
     os._exit(0)  # a thread that hangs in FFmpeg must not keep the process
 
 

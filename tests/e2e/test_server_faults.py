@@ -41,6 +41,7 @@ pytestmark = pytest.mark.rtsp
 
 
 @pytest.mark.long
+@pytest.mark.quiet
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
 def test_streams_of_a_lost_worker_are_back_and_the_others_notice_nothing(
     blow: signal.Signals, clip: Path, bundle: Path, tell: Tell

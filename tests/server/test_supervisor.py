@@ -27,6 +27,7 @@ from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
 from server.push import PushLimits
+from server.sampling import EveryNth, OnMotion
 from server.store.alerts import AlertLog
 from server.store.database import Database
 from server.store.streams import StreamStore
@@ -37,7 +38,7 @@ from server.telemetry import Telemetry
 from server.tuning import AlertTuning
 from server.views import CapacityError, StreamExistsError, StreamView, UnknownStreamError
 from tests.support.backend import an_alert
-from tests.support.cameras import free_port
+from tests.support.cameras import PushCamera, free_port, render_clip
 from tests.support.clips import grey_clip
 from tests.support.pushing import TINY
 from tests.support.tiny_bundle import make_tiny_bundle
@@ -86,6 +87,9 @@ class Running:
 
     def metrics(self) -> str:
         return generate_latest(self.telemetry.registry).decode()
+
+    def count(self, metric: str) -> float:
+        return self.telemetry.registry.get_sample_value(metric, {"stream": "door"}) or 0.0
 
     async def until(self, stream_id: str, wanted: Callable[[StreamView], bool]) -> StreamView:
         async with asyncio.timeout(WAIT_SECONDS):
@@ -309,6 +313,96 @@ def test_a_snooze_does_not_wake_a_stream_that_has_come_to_rest(
             ended = await run.until("file", is_ended)
             after = await run.supervisor.update("file", partial(replace, alerts=snoozed))
             assert (after.status, after.next_sequence) == (ended.status, ended.next_sequence)
+
+    asyncio.run(scenario())
+
+
+def test_a_sampling_or_priority_wakes_no_stream_that_has_come_to_rest(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    clip = grey_clip(tmp_path / "clip.mp4", [DARK] * 32)
+    changes = {"sampling": EveryNth(2), "sampling_when_full": EveryNth(4), "priority": 9}
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            await run.supervisor.create(StreamConfig("file", SourceUrl(f"file://{clip}")))
+            ended = await run.until("file", is_ended)
+            after = await run.supervisor.update("file", lambda config: replace(config, **changes))
+            assert (after.status, after.next_sequence) == (ended.status, ended.next_sequence)
+
+    asyncio.run(scenario())
+
+
+def test_a_file_is_never_thinned(bundle: Bundle, tmp_path: Path) -> None:
+    clip = grey_clip(tmp_path / "clip.mp4", [DARK] * 96)
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            url = SourceUrl(f"file://{clip}")
+            config = StreamConfig("file", url, sampling=EveryNth(4), sampling_when_full=OnMotion())
+            await run.supervisor.create(config)
+            with pytest.raises(ValueError, match="'file' cannot be thinned: it is lossless"):
+                run.supervisor.set_thinned("file", True)
+            await run.until("file", is_ended)
+            assert 'gvvad_windows_scored_total{stream="file"} 6.0' in run.metrics()
+
+    asyncio.run(scenario())
+
+
+def test_a_thinned_stream_is_seen_as_one_until_it_is_none_any_more(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    gauge = 'gvvad_stream_thinned{stream="door"}'
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            supervisor = run.supervisor
+            config = replace(listening("door", free_port()), sampling_when_full=EveryNth(4))
+            await supervisor.create(config)
+            assert f"{gauge} 0.0" in run.metrics()
+            for _ in range(2):
+                supervisor.set_thinned("door", True)
+            assert supervisor.get("door").thinned
+            assert supervisor.get("door").config == config
+            assert f"{gauge} 1.0" in run.metrics()
+            await supervisor.update("door", partial(replace, sampling_when_full=None))
+            assert not supervisor.get("door").thinned
+            assert f"{gauge} 0.0" in run.metrics()
+            supervisor.set_thinned("door", False)
+            with pytest.raises(ValueError, match="cannot be thinned"):
+                supervisor.set_thinned("door", True)
+            with pytest.raises(UnknownStreamError):
+                supervisor.set_thinned("yard", True)
+            await supervisor.delete("door")
+            assert gauge not in run.metrics()
+
+    asyncio.run(scenario())
+    assert caplog.text.count("thinned to nth:4: the server is full") == 1
+    assert caplog.text.count("thinned no longer, sampled by every") == 1
+
+
+def test_thinning_reaches_a_running_camera_without_a_reconnect(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    clip = render_clip(tmp_path / "street.mp4")
+    thinned = 'gvvad_windows_dropped_total{reason="thinned",stream="door"}'
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            config = replace(listening("door", free_port()), sampling_when_full=EveryNth(64))
+            await run.supervisor.create(config)
+            with PushCamera(clip, config.url.reveal()):
+                await run.until("door", lambda view: view.last_score is not None)
+                run.supervisor.set_thinned("door", True)
+                await run.until("door", lambda view: thinned in run.metrics())
+                scored = run.count("gvvad_windows_scored_total")
+                run.supervisor.set_thinned("door", False)
+                wanted = scored + 2
+                view = await run.until(
+                    "door", lambda view: run.count("gvvad_windows_scored_total") >= wanted
+                )
+                assert view.status.reconnects == 0
 
     asyncio.run(scenario())
 
