@@ -197,7 +197,9 @@ class Batcher:
                 self._wake.wait_for(self._batch_is_full, self._settings.max_wait_seconds)
             if self._stopping:
                 return None
-            chosen = [lane for lane in self._lanes if lane.entries][: self._settings.max_batch]
+            ready = [lane for lane in self._lanes if lane.entries]
+            # Cameras first: files take what is left, and may wait.
+            chosen = sorted(ready, key=lambda lane: lane.lossless)[: self._settings.max_batch]
             self._lanes = [lane for lane in self._lanes if lane not in chosen] + chosen
             return [(lane, _take_entries(lane)) for lane in chosen]
 
