@@ -12,20 +12,27 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.capacity import Capacity, Load, Member, StreamCost
 from server.cores import cpu_seconds_of
 from server.engine.pace import DECODE_CORES, Pace, WindowCost
-from server.ingest.events import FrameStats
+from server.ingest.events import FrameStats, WindowsSkipped
 from server.record import StreamRecord
 from server.registry import Registry
+from server.sampling import EveryNth, EveryWindow, OnMotion, Sampling
+from server.scoring import DropReason
 from server.streams import StreamConfig
 from server.telemetry import Telemetry
 from server.usage import Usage
 from server.views import CapacityError
 
 LOOK_SECONDS = 1.0
+
+MOTION_SHARE = 0.5
+"""Part of its windows that a stream sampled on motion is taken to need until it was seen so."""
+
+_BY_SAMPLING = frozenset({DropReason.THINNED, DropReason.STILL})
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +103,11 @@ class Admission:
         live = not stream.lane.lossless
         self._usage.closed(stream.config.stream_id, windows, for_engine, live=live)
 
+    def skipped(self, stream: StreamRecord, event: WindowsSkipped) -> None:
+        """A stream closed windows that do not come to the engine, by its sampling or by delay."""
+        by_sampling = sum(one.reason in _BY_SAMPLING for one in event.windows)
+        self.closed(stream, event.count, event.count - by_sampling)
+
     def interrupted(self, stream_id: str) -> None:
         """A stream's source broke off."""
         self._usage.interrupted(stream_id)
@@ -126,13 +138,13 @@ class Admission:
         for stream in self._registry.all():
             cost = self._usage.cost(stream.config.stream_id)
             if cost is not None and not stream.lane.lossless:
-                cores = cost.at(_member(stream, 0, cost).share).cores
+                cores = cost.at(self._member(stream, 0).share).cores
                 self._telemetry.stream_cores(stream.config.stream_id, cores)
 
     def settle(self) -> None:
         """Thin or restore what the account of this moment asks for."""
         capacity = self.capacity()
-        for change in capacity.thinnings():
+        for change in capacity.adjustments():
             self._thin(change.stream_id, change.thinned)
         overloaded = self.capacity().overloaded
         if overloaded and not self._overloaded:
@@ -175,13 +187,23 @@ class Admission:
         rules = self._rules
         live = [stream for stream in self._registry.all() if not stream.lane.lossless]
         live.sort(key=lambda stream: stream.created_seconds)
-        members = [
-            _member(stream, number, self._usage.cost(stream.config.stream_id))
-            for number, stream in enumerate(live)
-        ]
+        members = [self._member(stream, number) for number, stream in enumerate(live)]
         window = self._usage.window()
         prior = StreamCost(DECODE_CORES, window.times(rules.windows_per_second))
         return Capacity(rules.budget, members, self._usage.rest(), prior, rules.enforced)
+
+    def _member(self, stream: StreamRecord, number: int) -> Member:
+        config, stream_id = stream.config, stream.config.stream_id
+        member = replace(
+            _newcomer(config, number),
+            cost=self._usage.cost(stream_id),
+            thinned=stream.thinned,
+        )
+        seen = self._usage.share(stream_id)
+        if member.thinned and member.thin_share is not None:
+            assert config.sampling_when_full is not None
+            return replace(member, thin_share=_share(config.sampling_when_full, seen))
+        return replace(member, full_share=_share(config.sampling, seen))
 
 
 def refusal(capacity: Capacity, newcomer: Member) -> str:
@@ -207,8 +229,22 @@ def _in_use(capacity: Capacity, *, engine: bool = False) -> str:
 
 
 def _newcomer(config: StreamConfig, number: int) -> Member:
-    return Member(config.stream_id, number=number)
+    when_full = config.sampling_when_full
+    return Member(
+        config.stream_id,
+        config.priority,
+        number,
+        full_share=_share(config.sampling),
+        thin_share=None if when_full is None else _share(when_full),
+    )
 
 
-def _member(stream: StreamRecord, number: int, cost: StreamCost | None) -> Member:
-    return Member(stream.config.stream_id, number=number, cost=cost)
+def _share(sampling: Sampling, seen: float | None = None) -> float:
+    """Part of the windows that a rule sends to the engine; of motion what was seen, or a guess."""
+    match sampling:
+        case EveryWindow():
+            return 1.0
+        case EveryNth():
+            return 1.0 / sampling.n
+        case OnMotion():
+            return MOTION_SHARE if seen is None else seen

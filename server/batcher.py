@@ -3,7 +3,8 @@
 Each stream has a lane. A live one keeps its newest window only: when the
 engine cannot keep up, the older one becomes a drop, told with its reason, and
 delay never grows. A lossless one keeps all; its source sends the next only when
-one is done. Every window gets the next sequence of its stream when it
+one is done. Windows of streams of higher priority come first, those of equal
+priority in turn. Every window gets the next sequence of its stream when it
 arrives, scored or not, and leaves in that order.
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from server.engine.onnxruntime import EngineError
 from server.logs import about
+from server.sampling import DEFAULT_PRIORITY
 from server.scoring import (
     Detector,
     DropReason,
@@ -77,6 +79,7 @@ class Lane:
         stream_id: the stream.
         next_sequence: what its next window gets.
         lossless: keep every window.
+        priority: lanes with a higher one come first.
         memory: the head's state.
         failing: the engine failed on its newest window.
     """
@@ -84,6 +87,7 @@ class Lane:
     stream_id: str
     next_sequence: int = 0
     lossless: bool = False
+    priority: int = DEFAULT_PRIORITY
     memory: StreamMemory = field(default_factory=StreamMemory)
     entries: deque[_Entry] = field(default_factory=deque)
     open: bool = True
@@ -137,6 +141,11 @@ class Batcher:
             self._lanes.append(lane)
         return lane
 
+    def prioritise(self, lane: Lane, priority: int) -> None:
+        """Have a stream's windows come earlier or later than others', from the next batch on."""
+        with self._wake:
+            lane.priority = priority
+
     def close_lane(self, lane: Lane) -> None:
         """Forget a stream; nothing of it is published once this returns, save a batch in work."""
         with self._wake:
@@ -185,10 +194,11 @@ class Batcher:
                 logger.exception("a batch was lost")
 
     def _collect(self) -> list[tuple[Lane, list[_Entry]]] | None:
-        """Wait for work; take from each lane everything up to its first window.
+        """Wait for work; take from the lanes whose turn it is everything up to their first window.
 
         One window a stream and batch keeps streams fair and their order; lanes
-        that come first this time go last next time.
+        that come first this time go last next time among those of their priority. What
+        the others have lost meanwhile is told without waiting for their turn.
         """
         with self._wake:
             while not self._stopping and not any(lane.entries for lane in self._lanes):
@@ -197,14 +207,16 @@ class Batcher:
                 self._wake.wait_for(self._batch_is_full, self._settings.max_wait_seconds)
             if self._stopping:
                 return None
-            ready = [lane for lane in self._lanes if lane.entries]
-            # Cameras first: files take what is left, and may wait.
-            chosen = sorted(ready, key=lambda lane: lane.lossless)[: self._settings.max_batch]
+            ready = [lane for lane in self._lanes if _has_window(lane)]
+            # Stable: equals stay in turn. Files after all cameras: they take what is left.
+            ready.sort(key=lambda lane: (lane.lossless, -lane.priority))
+            chosen = ready[: self._settings.max_batch]
             self._lanes = [lane for lane in self._lanes if lane not in chosen] + chosen
-            return [(lane, _take_entries(lane)) for lane in chosen]
+            taken = [(lane, _take_entries(lane, scored=lane in chosen)) for lane in self._lanes]
+            return [(lane, entries) for lane, entries in taken if entries]
 
     def _batch_is_full(self) -> bool:
-        waiting = sum(1 for lane in self._lanes if lane.entries)
+        waiting = sum(1 for lane in self._lanes if _has_window(lane))
         return self._stopping or waiting >= min(self._settings.max_batch, len(self._lanes))
 
     def _advance(self, work: list[tuple[Lane, list[_Entry]]]) -> None:
@@ -294,9 +306,16 @@ def _take_sequence(lane: Lane) -> int:
     return sequence
 
 
-def _take_entries(lane: Lane) -> list[_Entry]:
+def _has_window(lane: Lane) -> bool:
+    return any(entry.window is not None for entry in lane.entries)
+
+
+def _take_entries(lane: Lane, *, scored: bool) -> list[_Entry]:
+    """What comes before a lane's first window, and that one too where it is to be scored."""
     taken: list[_Entry] = []
     while lane.entries:
+        if lane.entries[0].window is not None and not scored:
+            break
         taken.append(lane.entries.popleft())
         if taken[-1].window is not None:
             break

@@ -95,7 +95,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Thinning:
+class Adjustment:
     """A stream to thin, or to give all its windows back."""
 
     stream_id: str
@@ -189,13 +189,13 @@ class Capacity:
         ]
         return self._load_of([*reached, replace(newcomer, thinned=True)]).fits(self.budget)
 
-    def thinnings(self) -> list[Thinning]:
+    def adjustments(self) -> list[Adjustment]:
         """What to change now; with costs as they are, a second look then changes nothing back."""
         unwilling = [m for m in self.members if m.thinned and m.thin_share is None]
-        freed = [Thinning(member.stream_id, False) for member in unwilling]
+        freed = [Adjustment(member.stream_id, False) for member in unwilling]
         return freed + (self._to_thin() if self.overloaded else self._to_restore())
 
-    def _to_thin(self) -> list[Thinning]:
+    def _to_thin(self) -> list[Adjustment]:
         load, expected, chosen = self.load, self.expected, []
         for member in sorted(self.members, key=lambda m: (m.priority, -m.number)):
             if load.fits(self.budget):
@@ -203,10 +203,10 @@ class Capacity:
             saved = _saved(member, expected)
             if not member.thinned and saved != Load():
                 load += saved.times(-1)
-                chosen.append(Thinning(member.stream_id, True))
+                chosen.append(Adjustment(member.stream_id, True))
         return chosen
 
-    def _to_restore(self) -> list[Thinning]:
+    def _to_restore(self) -> list[Adjustment]:
         load, expected, chosen = self.load, self.expected, []
         goal = self.budget.times(RESTORE_SHARE)
         for member in sorted(self.members, key=lambda m: (-m.priority, m.number)):
@@ -215,7 +215,7 @@ class Capacity:
             load += _saved(member, expected)
             if not load.fits(goal):
                 break  # not a lesser one in its place
-            chosen.append(Thinning(member.stream_id, False))
+            chosen.append(Adjustment(member.stream_id, False))
         return chosen
 
     def _load_of(self, members: Sequence[Member]) -> Load:

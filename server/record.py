@@ -29,6 +29,7 @@ class StreamRecord:
         last_score: newest score in [0, 1]; None before the first.
         status: what it is doing now.
         state_log: what the log was told of that.
+        thinned: the server has no room for all its windows.
     """
 
     config: StreamConfig
@@ -41,6 +42,7 @@ class StreamRecord:
     last_score: float | None = None
     status: StreamStatus = field(default_factory=lambda: StreamStatus(StreamState.CONNECTING))
     state_log: StateLog = field(default_factory=StateLog)
+    thinned: bool = False
 
     @property
     def view(self) -> StreamView:

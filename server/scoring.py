@@ -24,6 +24,13 @@ class DropReason(Enum):
     OVERLOAD = "overload"  # a newer window of the stream arrived before the engine was free
     BACKLOG = "backlog"  # the decode worker could not hand it over in time
     ENGINE = "engine"  # the engine failed on it
+    THINNED = "thinned"  # only every n-th window of the stream is scored
+    STILL = "still"  # nothing moved in it, and the stream is scored on motion
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the stream asks for it; the others are losses."""
+        return self in (DropReason.THINNED, DropReason.STILL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
+from server.sampling import (
+    DEFAULT_PRIORITY,
+    EVERY_WINDOW,
+    Sampling,
+    check_priority,
+    check_sampling_when_full,
+)
 from server.tuning import AlertTuning, EvidenceMode, Mask, check_masks
 
 STREAM_ID = re.compile(r"[a-z0-9-]{1,63}")
@@ -224,6 +231,10 @@ class StreamConfig:
         alerts: how scores become alerts beyond that.
         evidence_mode: what is kept of the pictures; None takes the server's default.
         masks: regions that the detector never sees.
+        sampling: which windows are scored; all of a lossless stream are.
+        sampling_when_full: which ones instead where the server has no room for those; None
+            has it refuse the stream then.
+        priority: among streams where there is too much to score, 0 to 9, higher first.
     """
 
     stream_id: str
@@ -234,6 +245,9 @@ class StreamConfig:
     alerts: AlertTuning = field(default_factory=AlertTuning)
     evidence_mode: EvidenceMode | None = None
     masks: tuple[Mask, ...] = ()
+    sampling: Sampling = EVERY_WINDOW
+    sampling_when_full: Sampling | None = None
+    priority: int = DEFAULT_PRIORITY
 
     @property
     def is_pushed(self) -> bool:
@@ -248,6 +262,8 @@ class StreamConfig:
         if self.open_threshold is not None and not 0 < self.open_threshold <= 1:
             raise ValueError(f"open_threshold ({self.open_threshold}) must be over 0 and at most 1")
         check_masks(self.masks)
+        check_sampling_when_full(self.sampling_when_full)
+        check_priority(self.priority)
         if self.mode is Mode.LISTEN and self.url.scheme != "rtsp":
             raise ValueError(f"LISTEN mode takes an rtsp:// URL, not {self.url.scheme}://")
         if self.mode is Mode.LISTEN and self.url.has_login:

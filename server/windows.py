@@ -130,11 +130,21 @@ class WindowAssembler(Generic[P]):
     Args:
         spec: window geometry of the bundle.
         render: picture -> (H, W, 3) uint8 RGB at model size.
+        opens: asked as a window opens, by its number; one that it turns down is not rendered.
+        passes: told of such a window as it closes, in order with the windows.
     """
 
-    def __init__(self, spec: WindowSpec, render: Callable[[P], Image]) -> None:
+    def __init__(
+        self,
+        spec: WindowSpec,
+        render: Callable[[P], Image],
+        opens: Callable[[int], bool] = lambda number: True,
+        passes: Callable[[WindowSpan], None] = lambda span: None,
+    ) -> None:
         self._spec = spec
         self._render = render
+        self._opens = opens
+        self._passes = passes
         self._sampled = frozenset(spec.sampled_slots)
         self._intervals: deque[float] = deque(maxlen=_INTERVALS_KEPT)
         self.reset()
@@ -145,6 +155,7 @@ class WindowAssembler(Generic[P]):
         self._first: SourceFrame[P] | None = None
         self._origin_seconds = 0.0
         self._taken = 0
+        self._wanted = True
         self._images: list[Image] = []
         self._rendered: tuple[int, Image] | None = None
 
@@ -210,12 +221,13 @@ class WindowAssembler(Generic[P]):
 
     def _take(self, frame: SourceFrame[P]) -> list[Window]:
         slot = self._taken % WINDOW_FRAMES
-        self._taken += 1
         if slot == 0:
             self._first = frame
-        if slot in self._sampled:
+            self._wanted = self._opens(self._taken // WINDOW_FRAMES)
+        self._taken += 1
+        if self._wanted and slot in self._sampled:
             self._images.append(self._image_of(frame))
-        return [self._close(frame)] if slot == WINDOW_FRAMES - 1 else []
+        return self._close(frame) if slot == WINDOW_FRAMES - 1 else []
 
     def _image_of(self, frame: SourceFrame[P]) -> Image:
         # A slow camera's frame stands for many grid points: it is rendered once.
@@ -223,21 +235,33 @@ class WindowAssembler(Generic[P]):
             self._rendered = (frame.index, self._render(frame.picture))
         return self._rendered[1]
 
-    def _close(self, last: SourceFrame[P]) -> Window:
+    def _close(self, last: SourceFrame[P]) -> list[Window]:
         first = self._first
         assert first is not None
-        images, self._images = np.stack(self._images), []
-        return Window(
+        span = WindowSpan(
             number=self._taken // WINDOW_FRAMES - 1,
-            images=images,
             first_frame=first.index,
             end_frame=last.index + 1,
-            start_pts_seconds=first.pts_seconds,
-            end_pts_seconds=last.pts_seconds,
             start_capture_seconds=_start_capture_seconds(first, last),
             end_capture_seconds=last.capture_seconds,
             arrival_seconds=last.arrival_seconds,
         )
+        if not self._wanted:
+            self._passes(span)
+            return []
+        images, self._images = np.stack(self._images), []
+        window = Window(
+            number=span.number,
+            images=images,
+            first_frame=span.first_frame,
+            end_frame=span.end_frame,
+            start_pts_seconds=first.pts_seconds,
+            end_pts_seconds=last.pts_seconds,
+            start_capture_seconds=span.start_capture_seconds,
+            end_capture_seconds=span.end_capture_seconds,
+            arrival_seconds=span.arrival_seconds,
+        )
+        return [window]
 
 
 def _start_capture_seconds(first: SourceFrame[P], last: SourceFrame[P]) -> float:

@@ -22,7 +22,6 @@ from server.ingest.orders import EvidenceLost, EvidenceReport
 from server.logs import about
 from server.record import StreamRecord
 from server.registry import Registry
-from server.scoring import DropReason
 from server.store.database import StoreError
 from server.store.streams import StreamStore
 from server.streams import StreamState
@@ -70,9 +69,9 @@ class WorkerReports:
                 self._reserve(stream)
             case WindowsSkipped():
                 self._batcher.pass_over(stream.lane, event.count - len(event.windows))
-                for span in event.windows:
-                    self._batcher.report_drop(stream.lane, span, DropReason.BACKLOG)
-                self._admission.closed(stream, event.count, event.count)
+                for skipped in event.windows:
+                    self._batcher.report_drop(stream.lane, skipped.span, skipped.reason)
+                self._admission.skipped(stream, event)
                 self._reserve(stream)
             case StatusChanged():
                 self.change_status(stream, event)

@@ -1,8 +1,9 @@
 """What the decode workers tell their parent about the streams.
 
 Windows of a live stream that the parent took too late are dropped, the newest
-wins; the span of each dropped one is still told, so that sequence
-numbers stay free of gaps and the head can be stepped over it.
+wins, and those that its sampling leaves out never go their way; the span of each is
+still told, with the reason, so that sequence numbers stay free of gaps and the head
+can be stepped over it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from server.ingest.orders import EvidenceLost, EvidenceReport
+from server.scoring import DropReason
 from server.streams import Reason, StreamState
 from server.windows import Window, WindowSpan
 
@@ -32,8 +34,16 @@ class WindowReady:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedWindow:
+    """A window that will not be scored, and why."""
+
+    span: WindowSpan
+    reason: DropReason
+
+
+@dataclass(frozen=True, slots=True)
 class WindowsSkipped:
-    """Windows that were dropped, older than every window that follows.
+    """Windows that will not be scored, older than every window that follows.
 
     Attributes:
         stream_id: the stream.
@@ -44,7 +54,7 @@ class WindowsSkipped:
 
     stream_id: str
     count: int
-    windows: tuple[WindowSpan, ...]
+    windows: tuple[SkippedWindow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +81,10 @@ class FrameStats:
     Attributes:
         stream_id: the stream.
         frames: decoded.
-        windows: closed, whether they were delivered or dropped.
+        windows: closed that were rendered, whether they were delivered or dropped.
         last_frame_seconds: UTC of the newest frame's arrival.
         decode_seconds: spent in the decoder.
-        preprocess_seconds: spent in scaling and colour conversion.
+        preprocess_seconds: spent in scaling, colour conversion and looking for motion.
         cpu_seconds: processor time of the stream's thread, all its work.
     """
 

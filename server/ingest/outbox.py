@@ -1,6 +1,7 @@
 """What one stream has to tell its parent and could not send yet; bounded.
 
-A live stream keeps one window here: a newer one turns it into a skipped window.
+A live stream keeps one window here: a newer one turns it into a skipped window. What
+its sampling leaves out comes as a skipped window.
 A lossless stream waits instead, for a credit that the parent gives back with
 every window that it is done with.
 """
@@ -15,12 +16,14 @@ from server.ingest.events import (
     FrameStats,
     FrameTaken,
     Reconnected,
+    SkippedWindow,
     StatusChanged,
     StreamEvent,
     WindowReady,
     WindowsSkipped,
 )
-from server.windows import Window
+from server.scoring import DropReason
+from server.windows import Window, WindowSpan
 
 LOSSLESS_CREDITS = 2
 """Windows of a lossless stream that may be on their way at once."""
@@ -60,6 +63,13 @@ class Outbox:
         with self._changed:
             self._pending = _folded(map(_without_images, self._pending))
             self._pending.append(WindowReady(self._stream_id, window))
+        self._wake()
+
+    def skip(self, span: WindowSpan, reason: DropReason) -> None:
+        """Add a window of a live stream that is not to be scored; it replaces none that waits."""
+        skipped = WindowsSkipped(self._stream_id, 1, (SkippedWindow(span, reason),))
+        with self._changed:
+            self._pending = _folded([*self._pending, skipped])
         self._wake()
 
     def deliver(self, window: Window, progress: Callable[[], bool]) -> None:
@@ -109,7 +119,8 @@ class Outbox:
 def _without_images(event: StreamEvent) -> StreamEvent:
     if not isinstance(event, WindowReady):
         return event
-    return WindowsSkipped(event.stream_id, 1, (event.window.span,))
+    skipped = SkippedWindow(event.window.span, DropReason.BACKLOG)
+    return WindowsSkipped(event.stream_id, 1, (skipped,))
 
 
 def _folded(events: Iterable[StreamEvent]) -> deque[StreamEvent]:

@@ -180,6 +180,18 @@ class IngestPool:
             stream.state = StreamState.CONNECTING
             self._order_start(stream)
 
+    def tune(self, config: StreamConfig) -> None:
+        """Change of a stream what can change while it runs; its source stays as it is.
+
+        One that is at rest follows once it runs again; one that is not there has nothing to follow.
+        """
+        stream = self._streams.get(config.stream_id)
+        if stream is None:
+            return
+        with stream.delivery:
+            stream.config = config
+            self._order(stream, TuneStream(stream.generation, config))
+
     def remove(self, stream_id: str) -> None:
         """End a stream; one that is not there is none to end.
 

@@ -34,8 +34,11 @@ from server.ingest.video import decode, decode_file, open_file, video_stream
 from server.logs import about
 from server.preprocess import Preprocessor
 from server.pushed import PushedFrame, PushFormat
+from server.sampler import WindowSampler
+from server.sampling import EVERY_WINDOW
+from server.scoring import DropReason
 from server.streams import Mode, Reason, SourceError, StreamConfig, StreamState
-from server.windows import MIN_GAP_SECONDS, SourceFrame, Window, WindowAssembler
+from server.windows import MIN_GAP_SECONDS, SourceFrame, Window, WindowAssembler, WindowSpan
 
 FIRST_FRAME_SECONDS = 30.0
 """Packets may come for so long before the first frame: it takes a key frame."""
@@ -78,7 +81,10 @@ class StreamRunner:
         self.recorder = StreamRecorder(start.config, room)
         self._preprocess = Preprocessor(setup.preprocess, start.config.masks)
         self._shown: SourceFrame[av.VideoFrame] | None = None
-        self._assembler = WindowAssembler(setup.window, self._render)
+        self._sampler = WindowSampler(EVERY_WINDOW if self._lossless else start.config.sampling)
+        self._assembler = WindowAssembler(
+            setup.window, self._render, self._sampler.opens, self._pass_over
+        )
         self._moved_pts_seconds: float | None = None
         self._moved_arrival_seconds = 0.0
         self._stopped = threading.Event()
@@ -97,9 +103,11 @@ class StreamRunner:
         self.recorder.close()
 
     def tune(self, config: StreamConfig) -> None:
-        """Follow what can change while the stream runs: masks, evidence, thresholds."""
+        """Follow what can change while the stream runs: masks, sampling, evidence, thresholds."""
         self._config = config
         self._preprocess.set_masks(config.masks)
+        if not self._lossless:
+            self._sampler.sampling = config.sampling
         self.recorder.tune(config)
 
     def feed(self, frame: PushedFrame | None) -> None:
@@ -275,6 +283,10 @@ class StreamRunner:
 
     def _emit(self, window: Window, last: SourceFrame[av.VideoFrame] | None) -> None:
         self._meter.count_window()
+        reason = self._judge(window)
+        if reason is not None:
+            self.outbox.skip(window.span, reason)
+            return
         if last is not None:
             # First: an order about the window's score finds its picture then.
             self.recorder.show(window.end_capture_seconds, last.picture)
@@ -282,6 +294,15 @@ class StreamRunner:
             self.outbox.deliver(window, self._still_wanted)
         else:
             self.outbox.offer(window)
+
+    def _judge(self, window: Window) -> DropReason | None:
+        started_seconds = time.monotonic()
+        reason = self._sampler.judge(window)
+        self._meter.count_preprocessing(time.monotonic() - started_seconds)
+        return reason
+
+    def _pass_over(self, span: WindowSpan) -> None:
+        self.outbox.skip(span, DropReason.THINNED)
 
     def _open_camera(self) -> av.container.InputContainer | None:
         if self._config.mode is Mode.LISTEN:

@@ -58,7 +58,7 @@ def camera(
 
 def settled(capacity: Capacity) -> Capacity:
     """After what it asks for was done."""
-    changes = {change.stream_id: change.thinned for change in capacity.thinnings()}
+    changes = {change.stream_id: change.thinned for change in capacity.adjustments()}
     after = [
         replace(member, thinned=changes.get(member.stream_id, member.thinned))
         for member in capacity.members
@@ -110,7 +110,7 @@ def test_the_order_of_the_streams_in_the_account_changes_nothing(
     shuffled = sorted(running, key=lambda member: order[member.number % 6])
     one, other = Capacity(BUDGET, running, rest), Capacity(BUDGET, shuffled, rest)
     assert math.isclose(one.load.cores, other.load.cores, abs_tol=1e-12)
-    assert set(one.thinnings()) == set(other.thinnings())
+    assert set(one.adjustments()) == set(other.adjustments())
 
 
 @given(members(), rests)
@@ -119,10 +119,10 @@ def test_nothing_flaps_while_costs_stay(running: list[Member], rest: Load) -> No
     changed: list[str] = []
     for _ in range(4):
         capacity, before = settled(capacity), capacity
-        changed += [c.stream_id for c in before.thinnings() if not c.thinned]
-        thinned_again = [c.stream_id for c in capacity.thinnings() if c.thinned]
+        changed += [c.stream_id for c in before.adjustments() if not c.thinned]
+        thinned_again = [c.stream_id for c in capacity.adjustments() if c.thinned]
         assert not set(thinned_again) & set(changed)
-    assert capacity.thinnings() == []
+    assert capacity.adjustments() == []
 
 
 @given(members(measured=True), rests, st.lists(st.floats(0.97, 1.03), min_size=1, max_size=20))
@@ -138,8 +138,8 @@ def test_costs_that_wander_a_little_thin_nobody_whom_they_let_back(
             if (c := original.cost) is not None
         ]
         now = replace(capacity, members=moved)
-        assert not {c.stream_id for c in now.thinnings() if c.thinned} & restored
-        restored |= {c.stream_id for c in now.thinnings() if not c.thinned}
+        assert not {c.stream_id for c in now.adjustments() if c.thinned} & restored
+        restored |= {c.stream_id for c in now.adjustments() if not c.thinned}
         capacity = settled(now)
 
 
@@ -148,7 +148,7 @@ def test_the_least_important_and_newest_are_thinned_first(
     running: list[Member], rest: Load
 ) -> None:
     capacity = Capacity(BUDGET, running, rest)
-    thinned = {change.stream_id for change in capacity.thinnings() if change.thinned}
+    thinned = {change.stream_id for change in capacity.adjustments() if change.thinned}
     after = settled(capacity)
     saving = [
         m
@@ -187,7 +187,7 @@ def test_streams_that_cost_nothing_have_no_bound() -> None:
 def test_one_stream_that_costs_more_than_everything_stays_alone() -> None:
     capacity = Capacity(BUDGET, [camera("4k", 0, decode=3.0)])
     assert capacity.overloaded
-    assert capacity.thinnings() == []
+    assert capacity.adjustments() == []
     assert not capacity.admits(Member("new"))
     assert capacity.streams == 0
 
@@ -220,16 +220,16 @@ def test_a_thinned_stream_comes_back_only_into_clear_room() -> None:
     streams = [camera(f"s{n}", n) for n in range(15)]
     thin = camera("thin", 15, thin_share=0.0, thinned=True)
     full = Capacity(BUDGET, [*streams, thin])
-    assert full.thinnings() == []  # with it 1.6 of 1.7 would be taken: more than 0.9 of it
+    assert full.adjustments() == []  # with it 1.6 of 1.7 would be taken: more than 0.9 of it
     freed = replace(full, members=[*streams[:-1], thin])
-    assert [change.thinned for change in freed.thinnings()] == [False]
+    assert [change.thinned for change in freed.adjustments()] == [False]
     assert settled(freed).load.cores <= RESTORE_SHARE * BUDGET.cores
 
 
 def test_a_stream_that_withdraws_its_leave_gets_its_windows_back() -> None:
     streams = [camera(f"s{n}", n, decode=0.2) for n in range(10)]
     unwilling = replace(streams[3], thinned=True)
-    changes = Capacity(BUDGET, [*streams, unwilling]).thinnings()
+    changes = Capacity(BUDGET, [*streams, unwilling]).adjustments()
     assert [(c.stream_id, c.thinned) for c in changes] == [("s3", False)]
 
 

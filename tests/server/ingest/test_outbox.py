@@ -40,7 +40,7 @@ def _numbers(events: list[IngestEvent]) -> list[int]:
             numbers.append(event.window.number)
         elif isinstance(event, WindowsSkipped):
             assert event.count == len(event.windows)
-            numbers += [window.number for window in event.windows]
+            numbers += [skipped.span.number for skipped in event.windows]
     return numbers
 
 
@@ -68,7 +68,7 @@ def test_a_window_keeps_its_place_among_changes_of_state() -> None:
     outbox.offer(_window(1))
     skipped, change, ready = _drained(outbox)
     assert isinstance(skipped, WindowsSkipped)
-    assert skipped.windows[0].end_frame == 16
+    assert skipped.windows[0].span.end_frame == 16
     assert isinstance(change, StatusChanged)
     assert isinstance(ready, WindowReady)
 
