@@ -134,7 +134,7 @@ class Admission:
         known = {pid: seconds for pid, seconds in used.items() if seconds is not None}
         self._usage.looked(time.monotonic(), known)
         self.settle()
-        self._telemetry.capacity(self.capacity())
+        self._telemetry.capacity(self.capacity().summary())
         for stream in self._registry.all():
             cost = self._usage.cost(stream.config.stream_id)
             if cost is not None and not stream.lane.lossless:

@@ -103,6 +103,35 @@ class Adjustment:
 
 
 @dataclass(frozen=True, slots=True)
+class CapacitySummary:
+    """What operators see of the account.
+
+    Attributes:
+        cores: that all streams together may take.
+        decode_cores: that they take to receive, decode and render.
+        encode_cores: that the engine takes for their windows.
+        rest_cores: that the server takes beyond those.
+        used_ratio: part of the capacity that is taken, of cores or of the engine's time,
+            whichever is fuller.
+        streams: that count: all but lossless ones.
+        thinned: of those, thinned because the server is full.
+        streams_estimated: streams like these that would fill the capacity; None where they
+            cost nothing.
+        enforced: whether a stream that no longer fits is refused.
+    """
+
+    cores: float
+    decode_cores: float
+    encode_cores: float
+    rest_cores: float
+    used_ratio: float
+    streams: int
+    thinned: int
+    streams_estimated: int | None
+    enforced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
     """The budget and all that draws on it, at one moment.
 
@@ -147,12 +176,6 @@ class Capacity:
         return self._load_of(self.members)
 
     @property
-    def decode_cores(self) -> float:
-        """What the streams take before any encoding."""
-        each = self.expected.decode_cores
-        return math.fsum(m.cost.decode_cores if m.cost else each for m in self.members)
-
-    @property
     def used(self) -> float:
         """Part of the budget that is taken, of cores or of the engine, whichever is fuller."""
         load = self.load
@@ -174,6 +197,22 @@ class Capacity:
     def overloaded(self) -> bool:
         """Whether the streams take more than the budget."""
         return not self.load.fits(self.budget)
+
+    def summary(self) -> CapacitySummary:
+        """What operators see."""
+        load, estimate, each = self.load, self.streams, self.expected.decode_cores
+        decode = math.fsum(m.cost.decode_cores if m.cost else each for m in self.members)
+        return CapacitySummary(
+            cores=self.budget.cores,
+            decode_cores=decode,
+            encode_cores=max(0.0, load.cores - decode - self.rest.cores),
+            rest_cores=self.rest.cores,
+            used_ratio=self.used,
+            streams=len(self.members),
+            thinned=sum(member.thinned for member in self.members),
+            streams_estimated=int(estimate) if math.isfinite(estimate) else None,
+            enforced=self.enforced,
+        )
 
     def admits(self, newcomer: Member) -> bool:
         """Whether there is room for another stream.

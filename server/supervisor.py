@@ -20,7 +20,7 @@ from server.alerts import Alert, EndReason
 from server.batcher import Batcher, Lane
 from server.calibration import Calibration, CalibrationAsk, CalibrationError
 from server.calibrator import Calibrator
-from server.capacity import Capacity
+from server.capacity import CapacitySummary
 from server.desk import AlertDesk
 from server.evidence.keeper import EvidenceKeeper
 from server.evidence.reader import EvidenceReader
@@ -171,9 +171,9 @@ class Supervisor:
             return view
 
     @property
-    def capacity(self) -> Capacity:
+    def capacity(self) -> CapacitySummary:
         """What the streams take and what there is, at this moment."""
-        return self._admission.capacity()
+        return self._admission.capacity().summary()
 
     def get(self, stream_id: str) -> StreamView:
         """One stream.

@@ -7,6 +7,7 @@ and not at its first event, and go with the stream.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from prometheus_client import (
 )
 
 from server.alerts import Alert, Suppression
-from server.capacity import Capacity
+from server.capacity import CapacitySummary
 from server.engine.pace import Pace
 from server.ingest.events import WorkerLoss
 from server.views import ModelInfo
@@ -181,16 +182,15 @@ class Telemetry:
         self._window_cores.labels("alone").set(pace.alone.core_seconds)
         self._window_cores.labels("full").set(pace.full.core_seconds)
 
-    def capacity(self, capacity: Capacity) -> None:
+    def capacity(self, capacity: CapacitySummary) -> None:
         """What all streams take, and what there is."""
-        load, rest = capacity.load, capacity.rest
-        self._capacity_cores.set(capacity.budget.cores)
-        self._capacity_streams.set(capacity.streams)
-        self._capacity_used.set(capacity.used)
-        decode_cores = capacity.decode_cores
-        self._load_cores.labels("decode").set(decode_cores)
-        self._load_cores.labels("encode").set(max(0.0, load.cores - decode_cores - rest.cores))
-        self._load_cores.labels("rest").set(rest.cores)
+        estimate = capacity.streams_estimated
+        self._capacity_cores.set(capacity.cores)
+        self._capacity_streams.set(math.inf if estimate is None else estimate)
+        self._capacity_used.set(capacity.used_ratio)
+        self._load_cores.labels("decode").set(capacity.decode_cores)
+        self._load_cores.labels("encode").set(capacity.encode_cores)
+        self._load_cores.labels("rest").set(capacity.rest_cores)
 
     def stream_cores(self, stream_id: str, cores: float) -> None:
         """What one stream takes, its part of the engine included."""
