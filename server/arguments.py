@@ -12,6 +12,7 @@ from server.alert_arguments import add_alerts
 from server.calibrate_cli import add_calibrate
 from server.deliveries_cli import add_deliveries
 from server.engine.flags import add_engine_flags, add_threads_flag
+from server.sampling_flags import add_sampling_flags
 from server.tuning_flags import (
     add_policy_flags,
     add_snooze_arguments,
@@ -141,6 +142,7 @@ def _add_streams(commands: Commands) -> None:
     add.add_argument("url", metavar="URL", help="rtsp://, rtsps:// or file:// URL")
     _add_source_flags(add)
     add_tuning_flags(add)
+    add_sampling_flags(add)
     add.set_defaults(command="streams add")
     update = actions.add_parser("update", help="change a stream; what is not named stays")
     update.add_argument("stream", metavar="STREAM")
@@ -151,6 +153,7 @@ def _add_streams(commands: Commands) -> None:
     )
     update.add_argument("--no-masks", action="store_true", help="let the detector see everything")
     add_update_flags(update)
+    add_sampling_flags(update)
     update.set_defaults(command="streams update")
     for name, text in (("get", "show one stream"), ("remove", "stop and forget a stream")):
         action = actions.add_parser(name, help=text)

@@ -80,6 +80,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _add(options: argparse.Namespace) -> int:
+    from server.sampling_flags import with_load
     from server.streams import Mode, StreamConfig, Transport
     from server.tuning_flags import new_tuning
 
@@ -95,6 +96,7 @@ def _add(options: argparse.Namespace) -> int:
             evidence_mode_of(options),
             masks_of(options) or (),
         )
+        config = with_load(config, options)
     except ValueError as error:
         raise UsageError(str(error)) from None
     return _show_stream(options, _asked(options, lambda client: client.create(config)))
@@ -117,6 +119,7 @@ def _get(options: argparse.Namespace) -> int:
 
 def _update(options: argparse.Namespace) -> int:
     from server.rpc.client import StreamChange
+    from server.sampling_flags import with_load_change
     from server.streams import Mode, Transport
     from server.tuning_flags import with_tuning
 
@@ -132,7 +135,7 @@ def _update(options: argparse.Namespace) -> int:
         masks=masks_of(options),
     )
     try:
-        change = with_tuning(change, options)
+        change = with_load_change(with_tuning(change, options), options)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if change == StreamChange():

@@ -105,7 +105,8 @@ def block_means(images: Image) -> Blocks:
     rows = lines.sum(axis=2, dtype=np.uint16)
     cells = rows.reshape(count, height // size, width // size, size * _CHANNELS)
     sums = cells.sum(axis=-1, dtype=np.uint16).reshape(count, -1)
-    return sums * np.float32(1 / (size * size * _CHANNELS))
+    means: Blocks = sums * np.float32(1 / (size * size * _CHANNELS))
+    return means
 
 
 def relit(frames: Blocks, reference: Blocks) -> Blocks:
@@ -138,4 +139,5 @@ def relit(frames: Blocks, reference: Blocks) -> Blocks:
 def _medians(rows: Blocks) -> Blocks:
     # The upper of the two middle ones where there are two: np.median takes twice as long.
     middle = rows.shape[1] // 2
-    return np.partition(rows, middle, axis=1)[:, middle]
+    medians: Blocks = np.partition(rows, middle, axis=1)[:, middle]
+    return medians

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.alert_machine import AlertMachine
 from server.alerts import ScoredSpan
@@ -45,6 +45,19 @@ class StreamRecord:
     thinned: bool = False
 
     @property
+    def can_be_thinned(self) -> bool:
+        """Whether it may have fewer windows scored where the server is full."""
+        return self.config.sampling_when_full is not None and not self.lane.lossless
+
+    @property
+    def in_effect(self) -> StreamConfig:
+        """What its worker goes by: where it is thinned, the one sampling in the other's place."""
+        when_full = self.config.sampling_when_full
+        if not self.thinned or when_full is None:
+            return self.config
+        return replace(self.config, sampling=when_full)
+
+    @property
     def view(self) -> StreamView:
         """What clients see of it."""
         return StreamView(
@@ -53,6 +66,7 @@ class StreamRecord:
             next_sequence=self.lane.next_sequence,
             last_score=self.last_score,
             created_seconds=self.created_seconds,
+            thinned=self.thinned and self.can_be_thinned,
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
@@ -253,6 +253,16 @@ class StreamConfig:
     def is_pushed(self) -> bool:
         """Whether clients send the video, and nothing is to be opened for it."""
         return self.url.scheme == "push"
+
+    def tuned_as(self, other: StreamConfig) -> StreamConfig:
+        """The same source and pictures, with the other's alerts, sampling and priority."""
+        return replace(
+            self,
+            alerts=other.alerts,
+            sampling=other.sampling,
+            sampling_when_full=other.sampling_when_full,
+            priority=other.priority,
+        )
 
     def __post_init__(self) -> None:
         if not STREAM_ID.fullmatch(self.stream_id):

@@ -50,6 +50,7 @@ from server.streams import (
 )
 from server.supervision import SupervisorSettings
 from server.telemetry import Telemetry
+from server.thinning import Thinning
 from server.views import (
     Change,
     ModelInfo,
@@ -106,12 +107,13 @@ class Supervisor:
             settings.capacity,
             telemetry,
             lambda: self._pool.worker_pids(),
-            lambda stream_id, thinned: None,
+            self.set_thinned,
         )
         self._reports = WorkerReports(
             registry, self._batcher, store, telemetry, keeper, self._admission
         )
         self._pool = make_pool(self._reports.take)
+        self._thinning = Thinning(registry, self._pool, telemetry)
         self._changing = asyncio.Lock()
         self._calibrator = Calibrator(store.database, model, settings, telemetry, self._configs)
         self._calibrator.tell_drift = self._tell_drift
@@ -191,7 +193,7 @@ class Supervisor:
     async def update(self, stream_id: str, change: Change) -> StreamView:
         """Change a stream; it reconnects where its source changed or it had come to rest.
 
-        What changes its alerts alone never makes it reconnect.
+        What changes its alerts, its sampling or its priority alone never makes it reconnect.
 
         Raises:
             UnknownStreamError, StreamExistsError, SourceError, PolicyError, StoreError: as
@@ -211,7 +213,19 @@ class Supervisor:
                 before, stream.config = stream.config, config
                 stream.machine.policy = policy
             self._reopen(stream, before)
+            self._thinning.tell(stream)
             return self.get(stream_id)
+
+    def set_thinned(self, stream_id: str, thinned: bool) -> None:
+        """Have a stream scored by its `sampling_when_full`, or by its `sampling` again.
+
+        Safe from any thread.
+
+        Raises:
+            UnknownStreamError: there is none of that id.
+            ValueError: the stream may not be thinned.
+        """
+        self._thinning.set(stream_id, thinned)
 
     async def delete(self, stream_id: str) -> None:
         """Stop a stream and forget it.
@@ -355,7 +369,7 @@ class Supervisor:
             return self.get(config.stream_id)
         stream.lane.lossless = config.url.scheme == "file"
         try:
-            self._pool.add(config)
+            self._pool.add(stream.in_effect)
         except SourceError as error:
             # A stored stream that today's settings deny waits for its update.
             denied = StatusChanged(
@@ -369,6 +383,7 @@ class Supervisor:
     ) -> StreamRecord:
         """Make the record of a stream, without a source yet."""
         lane = self._batcher.open_lane(config.stream_id, next_sequence)
+        self._batcher.prioritise(lane, config.priority)
         machine = AlertMachine(
             config.stream_id,
             self.model.bundle_id,
@@ -399,11 +414,13 @@ class Supervisor:
 
     def _reopen(self, stream: StreamRecord, before: StreamConfig) -> None:
         config = stream.config
-        if config != before and replace(config, alerts=before.alerts) == before:
+        self._batcher.prioritise(stream.lane, config.priority)
+        if config != before and config.tuned_as(before) == before:
+            self._thinning.follow(stream)
             return  # a snooze must not ask a camera again that refused us
         if config.is_pushed and before.is_pushed:
             with suppress(KeyError):  # nobody pushes to it now
-                self._pool.update(config)
+                self._pool.update(stream.in_effect)
             return
         if stream.session is not None:
             gone = NotPushableError(f"stream {config.stream_id!r} got another source")
@@ -416,9 +433,9 @@ class Supervisor:
             return
         stream.lane.lossless = config.url.scheme == "file"
         try:
-            self._pool.update(config)
+            self._pool.update(stream.in_effect)
         except KeyError:
-            self._pool.add(config)  # it was denied at the start, or was pushed so far
+            self._pool.add(stream.in_effect)  # it was denied at the start, or was pushed so far
 
     async def _begin_push(
         self, stream_id: str | None, temporary_id: str, push: PushFormat
@@ -444,7 +461,7 @@ class Supervisor:
             with self._registry.lock:
                 stream.session = session
                 stream.lane.lossless = push.lossless
-            self._pool.add(stream.config, push)
+            self._pool.add(stream.in_effect, push)
             return session
 
     def _pushable(self, stream_id: str) -> StreamRecord:

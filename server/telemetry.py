@@ -82,6 +82,11 @@ class Telemetry:
         for reason in Suppression:
             self._suppressed.labels(stream_id, reason.value)
         self._alerts_open.labels(stream_id)
+        self._thinned.labels(stream_id)
+
+    def stream_thinned(self, stream_id: str, thinned: bool) -> None:
+        """Whether fewer windows are scored because the server is full."""
+        self._thinned.labels(stream_id).set(1 if thinned else 0)
 
     def frames(self, stream_id: str, count: int, last_frame_seconds: float | None) -> None:
         """Frames decoded since the last call, and UTC of the newest one's arrival."""
@@ -234,7 +239,14 @@ class Telemetry:
         self._frames = self._counter("gvvad_frames_decoded", "Frames decoded.", stream)
         self._scored = self._counter("gvvad_windows_scored", "Windows scored.", stream)
         self._dropped = self._counter(
-            "gvvad_windows_dropped", "Live windows that were not scored.", reasons
+            "gvvad_windows_dropped",
+            "Live windows that were not scored; the reasons thinned and still are no losses.",
+            reasons,
+        )
+        self._thinned = self._gauge(
+            "gvvad_stream_thinned",
+            "1 while fewer windows are scored because the server has no room for all.",
+            stream,
         )
         self._reconnects = self._counter(
             "gvvad_stream_reconnects", "Times the source was opened again.", reasons
@@ -267,6 +279,7 @@ class Telemetry:
             self._alerts_open,
             self._suppressed,
             self._drift,
+            self._thinned,
         )
 
     def _make_server_metrics(self) -> None:

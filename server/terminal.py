@@ -10,7 +10,8 @@ from server.alerts import Alert
 from server.bank import Explanation
 from server.calibration import Calibration
 from server.pushed import PushCounts
-from server.scoring import WindowScore
+from server.sampling import sampling_text
+from server.scoring import DropReason, WindowScore
 from server.tuning import AlertTuning
 from server.tuning_text import quiet_text
 from server.views import ModelInfo, StreamView
@@ -34,6 +35,12 @@ def stream_json(view: StreamView) -> Json:
         **_tuning_json(config.alerts),
         "evidence": config.evidence_mode.value if config.evidence_mode is not None else None,
         "masks": [mask.corners for mask in config.masks] or None,
+        "sampling": sampling_text(config.sampling),
+        "sampling_when_full": (
+            None if config.sampling_when_full is None else sampling_text(config.sampling_when_full)
+        ),
+        "thinned": view.thinned,
+        "priority": config.priority,
         "state": status.state.value,
         "reason": status.reason.value if status.reason is not None else None,
         "message": status.message,
@@ -145,13 +152,15 @@ def model_json(model: ModelInfo) -> Json:
 
 def stream_table(views: Sequence[StreamView], now_seconds: float) -> list[str]:
     """Streams as lines under a heading."""
-    rows = [("STREAM", "STATE", "FRAMES", "SCORE", "ALERTS", "SOURCE")]
+    rows = [("STREAM", "STATE", "FRAMES", "SCORE", "SAMPLING", "PRIORITY", "ALERTS", "SOURCE")]
     rows += [
         (
             view.config.stream_id,
             _state(view),
             str(view.status.frames_decoded),
             _number(view.last_score),
+            _sampled(view),
+            str(view.config.priority),
             _tuned(view.config.alerts, now_seconds),
             str(view.config.url),
         )
@@ -185,10 +194,16 @@ def score_line(score: WindowScore, missed: int) -> str:
     what = (
         f"{score.score:.3f} {bar(score.score)} latency {score.latency_seconds:.3f} s"
         if score.score is not None
-        else f"dropped ({score.drop_reason.value if score.drop_reason else 'unknown'})"
+        else _unscored(score.drop_reason)
     )
     what += _nearest(score.explanation)
     return _line(score.span.end_capture_seconds, score.stream_id, what, missed)
+
+
+def _unscored(reason: DropReason | None) -> str:
+    if reason is None:
+        return "dropped (unknown)"
+    return f"{'not scored' if reason.is_wanted else 'dropped'} ({reason.value})"
 
 
 def alert_line(alert: Alert, missed: int) -> str:
@@ -254,6 +269,14 @@ def _tuned(tuning: AlertTuning, now_seconds: float) -> str:
         until = datetime.fromtimestamp(until_seconds, UTC)
         words.append(f"snoozed until {until:%Y-%m-%d %H:%M}Z")
     return ", ".join(words) or "-"
+
+
+def _sampled(view: StreamView) -> str:
+    """By which rule a stream is scored now."""
+    when_full = view.config.sampling_when_full
+    if view.thinned and when_full is not None:
+        return f"{sampling_text(when_full)} (thinned)"
+    return sampling_text(view.config.sampling)
 
 
 def _number(score: float | None) -> str:

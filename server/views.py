@@ -81,6 +81,7 @@ class StreamView:
         last_score: newest score in [0, 1]; None before the first.
         created_seconds: UTC time of its creation.
         calibration: the newest one; None where there is none.
+        thinned: `sampling_when_full` of its configuration holds.
     """
 
     config: StreamConfig
@@ -89,6 +90,7 @@ class StreamView:
     last_score: float | None
     created_seconds: float
     calibration: Calibration | None = None
+    thinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

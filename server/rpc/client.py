@@ -40,7 +40,8 @@ from server.rpc.calibration import calibration_request
 from server.rpc.capacity import capacity_summary
 from server.rpc.evidence_service import KIND
 from server.rpc.mapping import SENTENCE_KEY
-from server.rpc.tuning_messages import write_tuning
+from server.rpc.tuning_messages import write_load, write_tuning
+from server.sampling import Sampling
 from server.scoring import WindowScore
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
 from server.tuning import AlertTuning, EvidenceMode, Mask, QuietHours
@@ -96,6 +97,10 @@ class StreamChange:
         end_snooze: deliver alerts again.
         evidence_mode: what is kept of the pictures.
         masks: regions that the detector never sees, in place of all there were.
+        sampling: which windows are scored.
+        sampling_when_full: which ones where the server is full.
+        refuse_when_full: none then; the stream is refused.
+        priority: 0 to 9, higher first.
     """
 
     url: SourceUrl | None = None
@@ -110,6 +115,10 @@ class StreamChange:
     end_snooze: bool = False
     evidence_mode: EvidenceMode | None = None
     masks: tuple[Mask, ...] | None = None
+    sampling: Sampling | None = None
+    sampling_when_full: Sampling | None = None
+    refuse_when_full: bool = False
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +244,7 @@ class Client:
             open_threshold=change.open_threshold,
         )
         write_tuning(message, AlertTuning(), change.evidence_mode, change.masks or ())
+        write_load(message, change.sampling, change.sampling_when_full, change.priority)
         # A mask always: without one the server could not tell "unset" from "keep".
         paths = [one.name for one, _ in message.ListFields() if one.name != "name"]
         if change.bundle_threshold and change.open_threshold is None:
@@ -252,6 +262,7 @@ class Client:
             "quiet_hours": change.quiet_hours == (),
             "snooze_until_time": change.end_snooze,
             "masks": change.masks == (),
+            "sampling_when_full": change.refuse_when_full,
         }
         paths += [path for path, given in reset.items() if given]
         request = stream_pb2.UpdateStreamRequest(stream=message, update_mask=FieldMask(paths=paths))

@@ -75,6 +75,7 @@ def config_message(config: StreamConfig, *, reveal: bool) -> stream_pb2.Stream:
         open_threshold=config.open_threshold,
     )
     tuning_messages.write_tuning(message, config.alerts, config.evidence_mode, config.masks)
+    tuning_messages.write_load(message, config.sampling, config.sampling_when_full, config.priority)
     return message
 
 
@@ -94,6 +95,7 @@ def stream_message(view: StreamView) -> stream_pb2.Stream:
     if view.last_score is not None:
         message.status.last_score = view.last_score
     message.create_time.CopyFrom(timestamp(view.created_seconds))
+    message.thinned = view.thinned
     if view.calibration is not None:
         message.calibration.CopyFrom(tuning_messages.calibration_message(view.calibration))
     return message
@@ -121,6 +123,9 @@ def stream_view(message: stream_pb2.Stream) -> StreamView:
         alerts=tuning_messages.alert_tuning(message),
         evidence_mode=tuning_messages.evidence_mode(message),
         masks=tuning_messages.masks(message),
+        sampling=tuning_messages.sampling(message.sampling, "sampling"),
+        sampling_when_full=tuning_messages.sampling_when_full(message),
+        priority=tuning_messages.priority(message),
     )
     return StreamView(
         config=config,
@@ -133,6 +138,7 @@ def stream_view(message: stream_pb2.Stream) -> StreamView:
             if message.HasField("calibration")
             else None
         ),
+        thinned=message.thinned,
     )
 
 

@@ -10,8 +10,9 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gvvad.v1 import score_pb2, stream_pb2
 
@@ -46,6 +47,9 @@ MUTABLE = (
     "quiet_hours",
     "evidence_mode",
     "masks",
+    "sampling",
+    "sampling_when_full",
+    "priority",
 )
 POLICY_FIELDS = {
     f"alert_policy.{name}": field
@@ -268,9 +272,20 @@ def _checked_config(
                 else config.evidence_mode
             ),
             masks=tuning_messages.masks(message) if "masks" in paths else config.masks,
+            **_load(message, paths),
         )
     except ValueError as error:
         raise InvalidError(f"stream: {error}") from None
+
+
+def _load(message: stream_pb2.Stream, paths: Sequence[str]) -> dict[str, Any]:
+    """What a stream asks of the engine, as far as it changes."""
+    read: dict[str, Callable[[], object]] = {
+        "sampling": lambda: tuning_messages.sampling(message.sampling, "stream.sampling"),
+        "sampling_when_full": lambda: tuning_messages.sampling_when_full(message),
+        "priority": lambda: tuning_messages.priority(message),
+    }
+    return {name: value() for name, value in read.items() if name in paths}
 
 
 def _tuning(stored: AlertTuning, message: stream_pb2.Stream, paths: Sequence[str]) -> AlertTuning:

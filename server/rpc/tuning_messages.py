@@ -10,6 +10,7 @@ from gvvad.v1 import stream_pb2
 
 from server.calibration import Calibration, CurvePoint
 from server.rpc.wire import InvalidError, duration, seconds, timestamp
+from server.sampling import DEFAULT_PRIORITY, EVERY_WINDOW, EveryNth, OnMotion, Sampling
 from server.tuning import AlertTuning, EvidenceMode, Mask, QuietHours
 
 T = TypeVar("T")
@@ -131,6 +132,66 @@ def masks(message: stream_pb2.Stream) -> tuple[Mask, ...]:
         )
         for place, one in enumerate(message.masks)
     )
+
+
+def write_load(
+    message: stream_pb2.Stream,
+    rule: Sampling | None,
+    rule_when_full: Sampling | None,
+    priority: int | None,
+) -> None:
+    """Fill in what a stream asks of the engine; what is None stays unset."""
+    if rule is not None:
+        message.sampling.CopyFrom(sampling_message(rule))
+    if rule_when_full is not None:
+        message.sampling_when_full.CopyFrom(sampling_message(rule_when_full))
+    if priority is not None:
+        message.priority = priority
+
+
+def sampling_message(rule: Sampling) -> stream_pb2.Sampling:
+    """Which windows of a stream are scored."""
+    match rule:
+        case EveryNth():
+            return stream_pb2.Sampling(every_nth=rule.n)
+        case OnMotion():
+            still = duration(rule.still_seconds)
+            return stream_pb2.Sampling(motion=stream_pb2.MotionSampling(still=still))
+        case _:
+            return stream_pb2.Sampling()
+
+
+def sampling(message: stream_pb2.Sampling, field: str) -> Sampling:
+    """Which windows are scored, by what a client sent in `field`.
+
+    Raises:
+        InvalidError: a rule that cannot be used.
+    """
+    match message.WhichOneof("rule"):
+        case "every_nth":
+            return _checked(f"{field}.every_nth", EveryNth, message.every_nth)
+        case "motion" if message.motion.HasField("still"):
+            still_seconds = length_seconds(message.motion.still, f"{field}.motion.still")
+            return _checked(f"{field}.motion", OnMotion, still_seconds)
+        case "motion":
+            return OnMotion()
+    return EVERY_WINDOW
+
+
+def sampling_when_full(message: stream_pb2.Stream) -> Sampling | None:
+    """Which windows are scored where the server is full; None where the stream is refused then.
+
+    Raises:
+        InvalidError: a rule that cannot be used.
+    """
+    if not message.HasField("sampling_when_full"):
+        return None
+    return sampling(message.sampling_when_full, "stream.sampling_when_full")
+
+
+def priority(message: stream_pb2.Stream) -> int:
+    """Whose windows come first."""
+    return message.priority if message.HasField("priority") else DEFAULT_PRIORITY
 
 
 def calibration_message(found: Calibration) -> stream_pb2.Calibration:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.engine import Connection
 
 from server.logs import about
+from server.sampling import read_sampling, sampling_text
 from server.store.database import Database, StoreError
 from server.store.tables import RETIRED, STREAMS
 from server.streams import Mode, SourceUrl, StreamConfig, Transport
@@ -134,6 +135,11 @@ def _columns(config: StreamConfig) -> dict[str, object]:
         "alerting": _TUNING.dump_json(config.alerts).decode(),
         "evidence_mode": None if config.evidence_mode is None else config.evidence_mode.value,
         "masks": _MASKS.dump_json(config.masks).decode(),
+        "sampling": sampling_text(config.sampling),
+        "sampling_when_full": (
+            None if config.sampling_when_full is None else sampling_text(config.sampling_when_full)
+        ),
+        "priority": config.priority,
     }
 
 
@@ -158,5 +164,10 @@ def _stored(row: sa.Row[tuple[object, ...]]) -> StoredStream:
         alerts=_TUNING.validate_json(row.alerting),
         evidence_mode=None if row.evidence_mode is None else EvidenceMode(row.evidence_mode),
         masks=_MASKS.validate_json(row.masks),
+        sampling=read_sampling(row.sampling),
+        sampling_when_full=(
+            None if row.sampling_when_full is None else read_sampling(row.sampling_when_full)
+        ),
+        priority=row.priority,
     )
     return StoredStream(config, row.next_sequence, row.created_seconds)

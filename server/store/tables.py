@@ -22,8 +22,11 @@ STREAMS = sa.Table(
     sa.Column("alerting", sa.Text, nullable=False, server_default="{}"),
     sa.Column("evidence_mode", sa.String(16)),
     sa.Column("masks", sa.Text, nullable=False, server_default="[]"),
+    sa.Column("sampling", sa.String(32), nullable=False, server_default="every"),
+    sa.Column("sampling_when_full", sa.String(32)),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="5"),
 )
-"""`alerting` and `masks` are JSON of `server.tuning`."""
+"""`alerting` and `masks` are JSON of `server.tuning`, samplings texts of `server.sampling`."""
 
 RETIRED = sa.Table(
     "retired_streams",

@@ -117,6 +117,10 @@ class _DropReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DropReason
     """The decode worker could not hand it over in time."""
     DROP_REASON_ENGINE: _DropReason.ValueType  # 3
     """The engine failed on it; the server's log says more."""
+    DROP_REASON_THINNED: _DropReason.ValueType  # 4
+    """Only each n-th window is scored here, see `Sampling.every_nth`; no loss."""
+    DROP_REASON_STILL: _DropReason.ValueType  # 5
+    """Nothing moved in it, see `Sampling.motion`; no loss."""
 
 class DropReason(_DropReason, metaclass=_DropReasonEnumTypeWrapper):
     """Why a live window was not scored. Also the label `reason` of
@@ -131,6 +135,10 @@ DROP_REASON_BACKLOG: DropReason.ValueType  # 2
 """The decode worker could not hand it over in time."""
 DROP_REASON_ENGINE: DropReason.ValueType  # 3
 """The engine failed on it; the server's log says more."""
+DROP_REASON_THINNED: DropReason.ValueType  # 4
+"""Only each n-th window is scored here, see `Sampling.every_nth`; no loss."""
+DROP_REASON_STILL: DropReason.ValueType  # 5
+"""Nothing moved in it, see `Sampling.motion`; no loss."""
 Global___DropReason: _TypeAlias = DropReason  # noqa: Y015
 
 @_typing.final

@@ -233,6 +233,10 @@ class Stream(_message.Message):
     EVIDENCE_MODE_FIELD_NUMBER: _builtins.int
     MASKS_FIELD_NUMBER: _builtins.int
     CALIBRATION_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    SAMPLING_WHEN_FULL_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    THINNED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `streams/{id}`. The id is 1 to 63 of a-z, 0-9 and '-', and
     never changes. Ignored in CreateStream, where `stream_id` gives the id.
@@ -262,6 +266,13 @@ class Stream(_message.Message):
     """
     evidence_mode: Global___EvidenceMode.ValueType
     """What is kept of the pictures around an alert. Unset means the server's default."""
+    priority: _builtins.int
+    """Whose windows come first where there is too much to score: 0 to 9, higher first.
+    Among equals all have their turn; a lower one may get none at all, and its
+    windows are dropped with OVERLOAD. Unset means 5.
+    """
+    thinned: _builtins.bool
+    """Whether `sampling_when_full` holds now. Output only."""
     @_builtins.property
     def status(self) -> Global___StreamStatus:
         """What the stream is doing now. Output only."""
@@ -294,6 +305,20 @@ class Stream(_message.Message):
         Output only; unset where there is none.
         """
 
+    @_builtins.property
+    def sampling(self) -> Global___Sampling:
+        """Which windows are scored. Unset means all of them. The others are sent to watches
+        with the `drop_reason` THINNED or STILL. Lossless streams, file:// and pushes that
+        do not ask for DELIVERY_LIVE, are never thinned.
+        """
+
+    @_builtins.property
+    def sampling_when_full(self) -> Global___Sampling:
+        """Which windows are scored in place of those of `sampling` while the server has no
+        room for all of them; a rule that thins, or INVALID_ARGUMENT. Unset means that the
+        stream is refused then.
+        """
+
     def __init__(
         self,
         *,
@@ -310,16 +335,82 @@ class Stream(_message.Message):
         evidence_mode: Global___EvidenceMode.ValueType = ...,
         masks: _abc.Iterable[Global___Mask] | None = ...,
         calibration: Global___Calibration | None = ...,
+        sampling: Global___Sampling | None = ...,
+        sampling_when_full: Global___Sampling | None = ...,
+        priority: _builtins.int | None = ...,
+        thinned: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_open_threshold", b"_open_threshold", "alert_policy", b"alert_policy", "calibration", b"calibration", "create_time", b"create_time", "open_threshold", b"open_threshold", "snooze_until_time", b"snooze_until_time", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_open_threshold", b"_open_threshold", "_priority", b"_priority", "alert_policy", b"alert_policy", "calibration", b"calibration", "create_time", b"create_time", "open_threshold", b"open_threshold", "priority", b"priority", "sampling", b"sampling", "sampling_when_full", b"sampling_when_full", "snooze_until_time", b"snooze_until_time", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_threshold", b"_open_threshold", "alert_policy", b"alert_policy", "calibration", b"calibration", "create_time", b"create_time", "evidence_mode", b"evidence_mode", "masks", b"masks", "mode", b"mode", "name", b"name", "open_threshold", b"open_threshold", "quiet_hours", b"quiet_hours", "snooze_until_time", b"snooze_until_time", "status", b"status", "transport", b"transport", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_threshold", b"_open_threshold", "_priority", b"_priority", "alert_policy", b"alert_policy", "calibration", b"calibration", "create_time", b"create_time", "evidence_mode", b"evidence_mode", "masks", b"masks", "mode", b"mode", "name", b"name", "open_threshold", b"open_threshold", "priority", b"priority", "quiet_hours", b"quiet_hours", "sampling", b"sampling", "sampling_when_full", b"sampling_when_full", "snooze_until_time", b"snooze_until_time", "status", b"status", "thinned", b"thinned", "transport", b"transport", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__open_threshold: _TypeAlias = _typing.Literal["open_threshold"]  # noqa: Y015
     _WhichOneofArgType__open_threshold: _TypeAlias = _typing.Literal["_open_threshold", b"_open_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__open_threshold) -> _WhichOneofReturnType__open_threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___Stream: _TypeAlias = Stream  # noqa: Y015
+
+@_typing.final
+class Sampling(_message.Message):
+    """Which windows of a live stream are scored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVERY_NTH_FIELD_NUMBER: _builtins.int
+    MOTION_FIELD_NUMBER: _builtins.int
+    every_nth: _builtins.int
+    """Each n-th one, 2 to 64, and the first one after a gap. Zero is INVALID_ARGUMENT."""
+    @_builtins.property
+    def motion(self) -> Global___MotionSampling:
+        """Those in which something moves."""
+
+    def __init__(
+        self,
+        *,
+        every_nth: _builtins.int = ...,
+        motion: Global___MotionSampling | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["every_nth", b"every_nth", "motion", b"motion", "rule", b"rule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_nth", b"every_nth", "motion", b"motion", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_rule: _TypeAlias = _typing.Literal["every_nth", "motion"]  # noqa: Y015
+    _WhichOneofArgType_rule: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_rule) -> _WhichOneofReturnType_rule | None: ...
+
+Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
+
+@_typing.final
+class MotionSampling(_message.Message):
+    """A window is scored where something moves in it, in that very window, and once more
+    when that has come to rest. Light that changes on the whole picture is no motion;
+    clocks shown in the picture are, so mask them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STILL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def still(self) -> _duration_pb2.Duration:
+        """A still scene is scored at least so often, 1 s to 1 h. Unset means 5 s."""
+
+    def __init__(
+        self,
+        *,
+        still: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["still", b"still"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["still", b"still"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MotionSampling: _TypeAlias = MotionSampling  # noqa: Y015
 
 @_typing.final
 class AlertPolicy(_message.Message):
@@ -888,9 +979,10 @@ class UpdateStreamRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields change: any of `url`, `mode`, `transport`, `open_threshold`,
-        `alert_policy`, `snooze_until_time`, `quiet_hours`, `evidence_mode` and `masks`,
-        each as a whole, fields of `alert_policy` by themselves, such as
-        `alert_policy.cooldown`, or `*` for all; every other path is INVALID_ARGUMENT. A field that is
+        `alert_policy`, `snooze_until_time`, `quiet_hours`, `evidence_mode`, `masks`,
+        `sampling`, `sampling_when_full` and `priority`, each as a whole, fields of
+        `alert_policy` by themselves, such as `alert_policy.cooldown`, or `*` for all;
+        every other path is INVALID_ARGUMENT. A field that is
         named here and unset above goes back to its default, except `url`: under `*`
         an empty URL keeps the stored one, named by itself it is INVALID_ARGUMENT.
         Without a mask the fields that are set above change.

@@ -73,7 +73,7 @@ def test_a_newer_schema_is_refused(store: StreamStore, path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
     database.close()
-    with pytest.raises(StoreError, match=r"schema revision 9999, this server reads up to 0002"):
+    with pytest.raises(StoreError, match=r"schema revision 9999, this server reads up to 0003"):
         StreamStore(Database(f"sqlite:///{path}"))
 
 
