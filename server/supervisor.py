@@ -448,7 +448,7 @@ class Supervisor:
                 stream = self._enter(config, time.time(), next_sequence, 0)
                 stream.temporary = True
             else:
-                stream = self._pushable(stream_id)
+                stream = self._registry.pushable(stream_id)
             name = stream.config.stream_id
             session = PushSession(
                 name,
@@ -463,22 +463,6 @@ class Supervisor:
                 stream.lane.lossless = push.lossless
             self._pool.add(stream.in_effect, push)
             return session
-
-    def _pushable(self, stream_id: str) -> StreamRecord:
-        stream = self._registry.find(stream_id)
-        if stream is None:
-            remedy = f"create it with the URL {PUSHED}, or make a temporary one"
-            raise UnknownStreamError(f"there is no stream {stream_id!r}; {remedy}")
-        if not stream.config.is_pushed:
-            raise NotPushableError(
-                f"stream {stream_id!r} is read from {stream.config.url}; push to a stream that was "
-                f"created with the URL {PUSHED}"
-            )
-        if stream.session is not None:
-            raise NotPushableError(
-                f"another call pushes to stream {stream_id!r}; end that one first"
-            )
-        return stream
 
     async def _end_push(self, session: PushSession) -> None:
         async with self._changing:
