@@ -18,6 +18,9 @@ MEMORY_SECONDS = 30.0
 SETTLE_SECONDS = 4.0
 """A stream counts as measured once it was watched for so long."""
 
+START_SECONDS = 10.0
+"""A process that starts, its imports above all, takes for so long what it never takes again."""
+
 LONGEST_SILENCE_SECONDS = 60.0
 """A stream that told nothing for longer was away; that time is none of its rate."""
 
@@ -72,6 +75,7 @@ class Usage:
         self._rest = Rate([0.0])
         self._looked_at_seconds: float | None = None
         self._used_of: dict[int, float] = {}
+        self._steady_from_seconds = -math.inf
 
     def interrupted(self, stream_id: str) -> None:
         """The stream's source broke off: what it does until it flows again is no rate of it."""
@@ -112,15 +116,17 @@ class Usage:
     def looked(self, now_seconds: float, used_of: Mapping[int, float]) -> None:
         """Processor seconds of the server's processes so far, by process id."""
         with self._lock:
-            new = {pid: used - self._used_of.get(pid, used) for pid, used in used_of.items()}
+            if used_of.keys() != self._used_of.keys():
+                self._steady_from_seconds = now_seconds + START_SECONDS
+            used = sum(now - self._used_of.get(pid, now) for pid, now in used_of.items())
             self._used_of = dict(used_of)
             last, self._looked_at_seconds = self._looked_at_seconds, now_seconds
-            rest = sum(new.values()) - self._thread_seconds - self._engine_core_seconds
+            rest = used - self._thread_seconds - self._engine_core_seconds
             # Files that are read at full speed move many windows; a camera need not pay for those.
             share = self._live_windows / self._windows if self._windows else 1.0
             self._thread_seconds = self._engine_core_seconds = 0.0
             self._windows = self._live_windows = 0
-            if last is not None and now_seconds > last:
+            if last is not None and last >= self._steady_from_seconds:
                 self._rest.add(now_seconds - last, rest * share)
 
     def forget(self, stream_id: str) -> None:

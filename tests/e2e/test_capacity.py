@@ -53,6 +53,9 @@ def pilot(heavy: Path, url: str) -> CapacitySummary:
         for stream_id in ("a", "b"):
             add(client, stream_id, url)
             measured(server, stream_id)
+        scores = Scores(client)
+        scores.wait("b", 40)
+        scores.close()
         return client.capacity()
 
 
@@ -61,8 +64,9 @@ def full_server(bundle: Path, cores: float) -> ServerProcess:
 
 
 def measured(server: ServerProcess, stream_id: str) -> None:
-    """Wait until it is known what the stream takes."""
+    """Wait until it is known what the stream takes, and the server beside it."""
     until(lambda: f'gvvad_stream_cores{{stream="{stream_id}"}}' in metrics(server), stream_id)
+    until(lambda: 'gvvad_load_cores{stage="rest"} 0.0\n' not in metrics(server), "the rest")
 
 
 def metrics(server: ServerProcess) -> str:
@@ -102,13 +106,13 @@ def test_what_no_longer_fits_is_refused_and_the_admitted_keep_their_latency(
     heavy: Path, url: str, pilot: CapacitySummary
 ) -> None:
     own = (pilot.decode_cores + pilot.encode_cores) / 2
-    with full_server(heavy, cores=3.5 * own + 1.5 * pilot.rest_cores) as server:
+    with full_server(heavy, cores=3.5 * own + pilot.rest_cores) as server:
         client = server.client()
         admitted, sentence = fill(server, client, url)
         found = SENTENCE.fullmatch(sentence)
         assert found, sentence
         assert int(found[2]) == len(admitted) >= 2
-        assert int(found[1]) == len(admitted)
+        assert len(admitted) - 1 <= int(found[1]) <= len(admitted)
         scores = Scores(client)
         # Twice as many as it holds ask: none gets in, and nobody inside notices.
         for number in range(len(admitted)):

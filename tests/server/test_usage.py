@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.engine.pace import Pace, WindowCost
-from server.usage import SETTLE_SECONDS, Rate, Usage
+from server.usage import SETTLE_SECONDS, START_SECONDS, Rate, Usage
 
 PACE = Pace(1, WindowCost(0.010, 0.010), WindowCost(0.010, 0.010), 8)
 
@@ -94,6 +94,7 @@ def test_thinned_windows_count_in_full_and_their_share_is_told() -> None:
 
 def test_the_rest_is_what_neither_streams_nor_engine_took() -> None:
     usage = Usage(PACE)
+    usage.looked(-START_SECONDS, {1: 70.0, 2: 20.0})
     usage.looked(0.0, {1: 100.0, 2: 50.0})
     watch(usage, "a", 10, cpu=0.05, windows=1)
     for _ in range(10):
@@ -105,6 +106,7 @@ def test_the_rest_is_what_neither_streams_nor_engine_took() -> None:
 
 def test_files_pay_for_their_part_of_the_rest() -> None:
     usage = Usage(PACE)
+    usage.looked(-START_SECONDS, {1: 0.0})
     usage.looked(0.0, {1: 0.0})
     watch(usage, "camera", 10, cpu=0.0, windows=1)
     watch(usage, "file", 10, cpu=0.0, windows=9, live=False)
@@ -112,16 +114,22 @@ def test_files_pay_for_their_part_of_the_rest() -> None:
     assert usage.rest().cores == pytest.approx(0.01)
 
 
-def test_a_worker_that_is_replaced_counts_from_where_it_begins() -> None:
+def test_what_a_process_takes_to_start_is_no_rate_of_the_server() -> None:
     usage = Usage(PACE)
-    usage.looked(0.0, {1: 0.0, 2: 900.0})
-    usage.looked(1.0, {1: 0.1, 3: 2.0})
-    usage.looked(2.0, {1: 0.2, 3: 2.1})
-    assert usage.rest().cores == pytest.approx(0.15, abs=0.01)
+    for second in range(40):
+        usage.looked(float(second), {1: 0.1 * second, 2: 900.0})
+    assert usage.rest().cores == pytest.approx(0.1)
+    for second in range(40, 50):
+        usage.looked(float(second), {1: 0.1 * second, 3: float(second)})
+    assert usage.rest().cores == pytest.approx(0.1)
+    for second in range(50, 400):
+        usage.looked(float(second), {1: 0.1 * second, 3: 50.0 + 0.1 * second})
+    assert usage.rest().cores == pytest.approx(0.2, abs=0.01)
 
 
 def test_accounts_that_come_late_never_make_it_less_than_nothing() -> None:
     usage = Usage(PACE)
+    usage.looked(-START_SECONDS, {1: 0.0})
     usage.looked(0.0, {1: 0.0})
     watch(usage, "a", 3, cpu=2.0, windows=1)
     usage.looked(3.0, {1: 1.0})

@@ -11,8 +11,8 @@ from onnx import helper, numpy_helper
 from server.bundle import Bundle, file_sha256, write_bundle
 from tests.support.tiny_bundle import make_tiny_bundle
 
-SIDE = 900
-"""Of the square matrices that each window multiplies twice: some 30 core-ms on a CPU of 2020."""
+SIDE = 1300
+"""Of the square matrices that each window multiplies twice: some 75 core-ms on a CPU of 2020."""
 
 
 def make_heavy_bundle(directory: Path, **options: object) -> Bundle:
