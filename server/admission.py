@@ -1,7 +1,7 @@
 """Whether another stream is taken, and which ones are thinned: measurement, law and deed.
 
 `server.capacity` decides; here its figures come together from the registry and from what
-was measured, once a second and whenever a client asks.
+was measured, every two seconds and whenever a client asks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from server.telemetry import Telemetry
 from server.usage import Usage
 from server.views import CapacityError
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 2.0
 
 MOTION_SHARE = 0.5
 """Part of its windows that a stream sampled on motion is taken to need until it was seen so."""
@@ -123,7 +123,7 @@ class Admission:
     # Asked in the event loop
 
     async def watch(self) -> None:
-        """Look once a second, for ever."""
+        """Look every two seconds, for ever."""
         while True:
             self.look()
             await asyncio.sleep(LOOK_SECONDS)
@@ -132,31 +132,36 @@ class Admission:
         """Measure, show the account, and thin or restore where that is due."""
         used = {pid: cpu_seconds_of(pid) for pid in [os.getpid(), *self._worker_pids()]}
         known = {pid: seconds for pid, seconds in used.items() if seconds is not None}
-        self._usage.looked(time.monotonic(), known)
-        self.settle()
-        self._telemetry.capacity(self.capacity().summary())
-        for stream in self._registry.all():
-            cost = self._usage.cost(stream.config.stream_id)
-            if cost is not None and not stream.lane.lossless:
-                cores = cost.at(self._member(stream, 0).share).cores
-                self._telemetry.stream_cores(stream.config.stream_id, cores)
+        self._usage.looked(time.monotonic(), known, os.getpid())
+        capacity = self.settle()
+        self._telemetry.capacity(capacity.summary())
+        for member in capacity.members:
+            if member.cost is not None:
+                cores = member.cost.at(member.share).cores
+                self._telemetry.stream_cores(member.stream_id, cores)
 
-    def settle(self) -> None:
-        """Thin or restore what the account of this moment asks for."""
+    def settle(self) -> Capacity:
+        """Thin or restore what the account of this moment asks for; returns it after that."""
         capacity = self.capacity()
-        for change in capacity.adjustments():
+        adjustments = capacity.adjustments()
+        for change in adjustments:
             self._thin(change.stream_id, change.thinned)
-        overloaded = self.capacity().overloaded
-        if overloaded and not self._overloaded:
+        if adjustments:
+            capacity = self.capacity()
+        self._tell_overload(capacity)
+        return capacity
+
+    def _tell_overload(self, capacity: Capacity) -> None:
+        if capacity.overloaded and not self._overloaded:
             logger.warning(
                 "streams take more than there is (%s), and no more of them may be thinned: "
                 "latency will grow; delete a stream, lower a camera's rate or size, or let one "
                 "be thinned",
                 _in_use(capacity),
             )
-        elif self._overloaded and not overloaded:
+        elif self._overloaded and not capacity.overloaded:
             logger.info("streams fit again (%s)", _in_use(capacity))
-        self._overloaded = overloaded
+        self._overloaded = capacity.overloaded
 
     def check(self, config: StreamConfig, *, lossless: bool) -> None:
         """Refuse a stream that there is no place or no capacity for.
@@ -177,7 +182,7 @@ class Admission:
         if lossless:
             return
         capacity = self.capacity()
-        newcomer = _newcomer(config, len(capacity.members))
+        newcomer = _member_of(config, len(capacity.members))
         if not capacity.admits(newcomer):
             self._telemetry.stream_refused("capacity")
             raise CapacityError(refusal(capacity, newcomer))
@@ -193,17 +198,18 @@ class Admission:
         return Capacity(rules.budget, members, self._usage.rest(), prior, rules.enforced)
 
     def _member(self, stream: StreamRecord, number: int) -> Member:
-        config, stream_id = stream.config, stream.config.stream_id
-        member = replace(
-            _newcomer(config, number),
-            cost=self._usage.cost(stream_id),
-            thinned=stream.thinned,
-        )
+        stream_id, thinned = stream.config.stream_id, stream.thinned
         seen = self._usage.share(stream_id)
-        if member.thinned and member.thin_share is not None:
-            assert config.sampling_when_full is not None
-            return replace(member, thin_share=_share(config.sampling_when_full, seen))
-        return replace(member, full_share=_share(config.sampling, seen))
+        member = _member_of(stream.config, number, seen_full=None if thinned else seen)
+        if not thinned:
+            return replace(member, cost=self._usage.cost(stream_id))
+        when_full = stream.config.sampling_when_full
+        return replace(
+            member,
+            cost=self._usage.cost(stream_id),
+            thin_share=None if when_full is None else _share(when_full, seen),
+            thinned=True,
+        )
 
 
 def refusal(capacity: Capacity, newcomer: Member) -> str:
@@ -228,13 +234,13 @@ def _in_use(capacity: Capacity, *, engine: bool = False) -> str:
     return f"{load.cores:.2f} of {budget.cores:.2f} cores in use"
 
 
-def _newcomer(config: StreamConfig, number: int) -> Member:
+def _member_of(config: StreamConfig, number: int, seen_full: float | None = None) -> Member:
     when_full = config.sampling_when_full
     return Member(
         config.stream_id,
         config.priority,
         number,
-        full_share=_share(config.sampling),
+        full_share=_share(config.sampling, seen_full),
         thin_share=None if when_full is None else _share(when_full),
     )
 

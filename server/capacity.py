@@ -259,8 +259,11 @@ class Capacity:
 
     def _load_of(self, members: Sequence[Member]) -> Load:
         expected = self.expected
-        costs = ((member.cost or expected).at(member.share) for member in members)
-        return sum(costs, self.rest)
+        costs = [(member.cost or expected, member.share) for member in members]
+        # In plain numbers: a look at a thousand streams must not hold up the event loop.
+        cores = math.fsum(cost.decode_cores + cost.encode.cores * share for cost, share in costs)
+        engine = math.fsum(cost.encode.engine * share for cost, share in costs)
+        return self.rest + Load(cores, engine)
 
 
 def _saved(member: Member, expected: StreamCost) -> Load:

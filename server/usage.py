@@ -72,6 +72,7 @@ class Usage:
         self._thread_seconds = self._engine_core_seconds = 0.0
         self._windows = self._live_windows = 0
         self._runs = Rate([0.0, 0.0, 0.0])  # windows, core seconds, engine seconds
+        self._engine = Rate([0.0, 0.0])  # core seconds at its price, and of its whole process
         self._rest = Rate([0.0])
         self._looked_at_seconds: float | None = None
         self._used_of: dict[int, float] = {}
@@ -113,15 +114,24 @@ class Usage:
             # By windows and not by time: a price holds however rare windows are.
             self._runs.add(0.1 * windows, windows, cost.core_seconds, cost.seconds)
 
-    def looked(self, now_seconds: float, used_of: Mapping[int, float]) -> None:
-        """Processor seconds of the server's processes so far, by process id."""
+    def looked(self, now_seconds: float, used_of: Mapping[int, float], engine_pid: int) -> None:
+        """Look at the server's processes.
+
+        Args:
+            now_seconds: monotonic clock.
+            used_of: processor seconds of each so far, by process id.
+            engine_pid: the one that the engine runs in.
+        """
         with self._lock:
             if used_of.keys() != self._used_of.keys():
                 self._steady_from_seconds = now_seconds + START_SECONDS
-            used = sum(now - self._used_of.get(pid, now) for pid, now in used_of.items())
+            new = {pid: now - self._used_of.get(pid, now) for pid, now in used_of.items()}
             self._used_of = dict(used_of)
             last, self._looked_at_seconds = self._looked_at_seconds, now_seconds
-            rest = used - self._thread_seconds - self._engine_core_seconds
+            priced, whole = self._engine_core_seconds, new.get(engine_pid, 0.0)
+            if last is not None and now_seconds > last:
+                self._engine.add(now_seconds - last, priced, whole)
+            rest = sum(new.values()) - self._thread_seconds - priced * self._discount()
             # Files that are read at full speed move many windows; a camera need not pay for those.
             share = self._live_windows / self._windows if self._windows else 1.0
             self._thread_seconds = self._engine_core_seconds = 0.0
@@ -167,4 +177,13 @@ class Usage:
         windows, core_seconds, seconds = self._runs.amounts
         if not windows:
             return Load(self._pace.alone.core_seconds, self._pace.alone.seconds)
-        return Load(core_seconds / windows, seconds / windows)
+        return Load(core_seconds / windows * self._discount(), seconds / windows)
+
+    def _discount(self) -> float:
+        """What a price that was found too high on a busy machine is lowered by.
+
+        The engine cannot take more than its whole process does. A price that was too low
+        needs nothing of the kind: what is missing shows in the rest.
+        """
+        priced, whole = self._engine.amounts
+        return min(1.0, whole / priced) if priced and self._engine.seconds > SETTLE_SECONDS else 1.0

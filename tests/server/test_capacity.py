@@ -23,7 +23,7 @@ costs = st.builds(
 
 
 @st.composite
-def members(draw: st.DrawFn, *, most: int = 12, measured: bool = False) -> list[Member]:
+def members(draw: st.DrawFn, *, most: int = 8, measured: bool = False) -> list[Member]:
     count = draw(st.integers(0, most))
     return [
         Member(
@@ -125,7 +125,7 @@ def test_nothing_flaps_while_costs_stay(running: list[Member], rest: Load) -> No
     assert capacity.adjustments() == []
 
 
-@given(members(measured=True), rests, st.lists(st.floats(0.97, 1.03), min_size=1, max_size=20))
+@given(members(measured=True), rests, st.lists(st.floats(0.97, 1.03), min_size=1, max_size=8))
 def test_costs_that_wander_a_little_thin_nobody_whom_they_let_back(
     running: list[Member], rest: Load, wander: list[float]
 ) -> None:

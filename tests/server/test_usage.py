@@ -94,45 +94,45 @@ def test_thinned_windows_count_in_full_and_their_share_is_told() -> None:
 
 def test_the_rest_is_what_neither_streams_nor_engine_took() -> None:
     usage = Usage(PACE)
-    usage.looked(-START_SECONDS, {1: 70.0, 2: 20.0})
-    usage.looked(0.0, {1: 100.0, 2: 50.0})
+    usage.looked(-START_SECONDS, {1: 70.0, 2: 20.0}, 1)
+    usage.looked(0.0, {1: 100.0, 2: 50.0}, 1)
     watch(usage, "a", 10, cpu=0.05, windows=1)
     for _ in range(10):
         usage.ran(1)
-    usage.looked(10.0, {1: 100.4, 2: 50.6})
+    usage.looked(10.0, {1: 100.4, 2: 50.6}, 1)
     # One second in all, of which the stream took .5 and the engine .1, in ten seconds.
     assert usage.rest().cores == pytest.approx(0.04)
 
 
 def test_files_pay_for_their_part_of_the_rest() -> None:
     usage = Usage(PACE)
-    usage.looked(-START_SECONDS, {1: 0.0})
-    usage.looked(0.0, {1: 0.0})
+    usage.looked(-START_SECONDS, {1: 0.0}, 1)
+    usage.looked(0.0, {1: 0.0}, 1)
     watch(usage, "camera", 10, cpu=0.0, windows=1)
     watch(usage, "file", 10, cpu=0.0, windows=9, live=False)
-    usage.looked(10.0, {1: 1.0})
+    usage.looked(10.0, {1: 1.0}, 1)
     assert usage.rest().cores == pytest.approx(0.01)
 
 
 def test_what_a_process_takes_to_start_is_no_rate_of_the_server() -> None:
     usage = Usage(PACE)
     for second in range(40):
-        usage.looked(float(second), {1: 0.1 * second, 2: 900.0})
+        usage.looked(float(second), {1: 0.1 * second, 2: 900.0}, 1)
     assert usage.rest().cores == pytest.approx(0.1)
     for second in range(40, 50):
-        usage.looked(float(second), {1: 0.1 * second, 3: float(second)})
+        usage.looked(float(second), {1: 0.1 * second, 3: float(second)}, 1)
     assert usage.rest().cores == pytest.approx(0.1)
     for second in range(50, 400):
-        usage.looked(float(second), {1: 0.1 * second, 3: 50.0 + 0.1 * second})
+        usage.looked(float(second), {1: 0.1 * second, 3: 50.0 + 0.1 * second}, 1)
     assert usage.rest().cores == pytest.approx(0.2, abs=0.01)
 
 
 def test_accounts_that_come_late_never_make_it_less_than_nothing() -> None:
     usage = Usage(PACE)
-    usage.looked(-START_SECONDS, {1: 0.0})
-    usage.looked(0.0, {1: 0.0})
+    usage.looked(-START_SECONDS, {1: 0.0}, 1)
+    usage.looked(0.0, {1: 0.0}, 1)
     watch(usage, "a", 3, cpu=2.0, windows=1)
-    usage.looked(3.0, {1: 1.0})
+    usage.looked(3.0, {1: 1.0}, 1)
     assert usage.rest().cores == 0.0
 
 
@@ -153,3 +153,13 @@ def test_a_stream_that_goes_leaves_nothing() -> None:
     watch(usage, "a", 10, cpu=0.2, windows=1)
     usage.forget("a")
     assert usage.cost("a") is None
+
+
+def test_a_price_found_on_a_busy_machine_is_lowered_to_what_the_process_takes() -> None:
+    usage = Usage(PACE)
+    for second in range(60):
+        usage.looked(float(second), {1: 0.08 * second, 2: 0.5 * second}, 1)
+        for _ in range(20):
+            usage.ran(1)  # .2 at its price
+    assert usage.window().cores == pytest.approx(0.004, rel=0.05)
+    assert usage.rest().cores == pytest.approx(0.5, rel=0.05)
