@@ -159,6 +159,7 @@ class ScoredSpan:
         score: in [0, 1]; None where the window was dropped.
         after_gap: the window begins after a gap, so an open event ends before it.
         explanation: the nearest sentences of the bundle's bank.
+        still: it was not scored since nothing moved in it.
     """
 
     sequence: int
@@ -167,6 +168,7 @@ class ScoredSpan:
     score: float | None
     after_gap: bool
     explanation: Explanation = ()
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True)

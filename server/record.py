@@ -9,7 +9,7 @@ from server.alerts import ScoredSpan
 from server.batcher import Lane
 from server.journal import StateLog
 from server.push import PushSession
-from server.scoring import WindowScore
+from server.scoring import DropReason, WindowScore
 from server.streams import StreamConfig, StreamState, StreamStatus
 from server.views import StreamView
 
@@ -79,4 +79,5 @@ def scored_span(score: WindowScore) -> ScoredSpan:
         score=score.score,
         after_gap=score.span.number == 0,
         explanation=score.explanation,
+        still=score.drop_reason is DropReason.STILL,
     )

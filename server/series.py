@@ -34,6 +34,8 @@ class ScoreSeries:
         end_seconds: (N,) capture time of its last frame.
         scores: (N,) in [0, 1]; NaN where a window was dropped.
         after_gap: (N,) the window begins after a gap.
+        still: (N,) it was not scored since nothing moved in it; None where all were scored
+            that could be.
 
     Raises:
         ValueError: arrays of different lengths, or a score outside [0, 1].
@@ -43,9 +45,11 @@ class ScoreSeries:
     end_seconds: Floats
     scores: Floats
     after_gap: Flags
+    still: Flags | None = None
 
     def __post_init__(self) -> None:
         shapes = {self.start_seconds.shape, self.end_seconds.shape, self.after_gap.shape}
+        shapes |= set() if self.still is None else {self.still.shape}
         if shapes != {self.scores.shape} or self.scores.ndim != 1:
             raise ValueError(f"a series needs arrays of one length, got {sorted(shapes)}")
         outside = (self.scores < 0) | (self.scores > 1)
@@ -56,14 +60,16 @@ class ScoreSeries:
     def of(cls, spans: Iterable[ScoredSpan]) -> Self:
         """The windows that an alert machine saw."""
         rows = [
-            (span.start_seconds, span.end_seconds, span.score, span.after_gap) for span in spans
+            (span.start_seconds, span.end_seconds, span.score, span.after_gap, span.still)
+            for span in spans
         ]
-        starts, ends, scores, gaps = zip(*rows, strict=True) if rows else ((), (), (), ())
+        starts, ends, scores, gaps, still = zip(*rows, strict=True) if rows else ((),) * 5
         return cls(
             np.array(starts, np.float64),
             np.array(ends, np.float64),
             np.array(scores, np.float64),  # None becomes NaN
             np.array(gaps, np.bool_),
+            np.array(still, np.bool_),
         )
 
     @classmethod
@@ -84,6 +90,7 @@ class ScoreSeries:
             np.concatenate([part.end_seconds for part in parts]),
             np.concatenate([part.scores for part in parts]),
             np.concatenate([part.after_gap for part in parts]),
+            np.concatenate([part.unmoved for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -98,6 +105,7 @@ class ScoreSeries:
             end_seconds=float(self.end_seconds[index]),
             score=None if np.isnan(score) else score,
             after_gap=bool(self.after_gap[index]),
+            still=bool(self.unmoved[index]),
         )
 
     def part(self, start: int, end: int) -> ScoreSeries:
@@ -108,16 +116,26 @@ class ScoreSeries:
             self.end_seconds[kept],
             self.scores[kept],
             self.after_gap[kept],
+            self.unmoved[kept],
         )
 
+    @property
+    def unmoved(self) -> Flags:
+        """(N,) the window was not scored since nothing moved in it."""
+        return np.zeros(len(self), np.bool_) if self.still is None else self.still
+
     def watched_seconds(self) -> Floats:
-        """(N,) footage that each window adds: since the one before, or its own after a gap."""
+        """(N,) footage that each window adds: since the one before, or its own after a gap.
+
+        A window in which nothing moves was looked at all the same.
+        """
+        unseen = np.isnan(self.scores) & ~self.unmoved
         own = self.end_seconds - self.start_seconds
         since = np.diff(self.end_seconds, prepend=np.nan)
         joined = ~self.after_gap & (since >= own) & (since - own <= CLOCK_STEP_SECONDS)
         # What lies before a window that follows a dropped one was not looked at.
-        joined[1:] &= ~np.isnan(self.scores[:-1])
-        return np.where(np.isnan(self.scores), 0.0, np.where(joined, since, own))
+        joined[1:] &= ~unseen[:-1]
+        return np.where(unseen, 0.0, np.where(joined, since, own))
 
     def halves(self) -> tuple[ScoreSeries, ScoreSeries]:
         """The first and the second half of the footage, by time watched."""

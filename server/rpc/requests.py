@@ -260,6 +260,7 @@ def _checked_config(
         transport = _transport(message.transport)
     if "open_threshold" in paths:
         threshold = message.open_threshold if message.HasField("open_threshold") else None
+    load = _load(message, paths)
     try:
         # All at once: URL and mode must suit each other as they will be, not in between.
         changed = replace(config, url=url, mode=mode, transport=transport, open_threshold=threshold)
@@ -272,7 +273,7 @@ def _checked_config(
                 else config.evidence_mode
             ),
             masks=tuning_messages.masks(message) if "masks" in paths else config.masks,
-            **_load(message, paths),
+            **load,
         )
     except ValueError as error:
         raise InvalidError(f"stream: {error}") from None

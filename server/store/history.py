@@ -30,7 +30,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 """Within a chunk; after a longer one, and where the clock went back, another chunk begins."""
 
 _WINDOW = np.dtype([("score", "<u2"), ("pause", "<u2"), ("length", "<u2"), ("marks", "u1")])
-_AFTER_GAP, _DROPPED = 1, 2
+_AFTER_GAP, _DROPPED, _STILL = 1, 2, 4
 
 _HEADER = struct.Struct("<Bdd")
 """Version, capture time at which the first window begins, and the length of a tick in seconds."""
@@ -51,7 +51,8 @@ def pack(series: ScoreSeries) -> bytes:
     windows["score"] = np.rint(np.where(dropped, 0, series.scores) * FULL_SCORE)
     windows["pause"][1:] = np.maximum(starts[1:] - ends[:-1], 0)
     windows["length"] = ends - starts
-    windows["marks"] = series.after_gap * _AFTER_GAP + dropped * _DROPPED
+    marks = series.after_gap * _AFTER_GAP + dropped * _DROPPED + series.unmoved * _STILL
+    windows["marks"] = marks
     # By column: pauses and lengths hardly ever change.
     columns = b"".join(windows[name].tobytes() for name in _WINDOW.names or ())
     return _HEADER.pack(_VERSION, origin, tick) + zlib.compress(columns)
@@ -83,6 +84,7 @@ def unpack(packed: bytes) -> ScoreSeries:
         end_seconds=origin + ends * tick,
         scores=np.where(windows["marks"] & _DROPPED, np.nan, windows["score"] / FULL_SCORE),
         after_gap=(windows["marks"] & _AFTER_GAP) > 0,
+        still=(windows["marks"] & _STILL) > 0,
     )
 
 

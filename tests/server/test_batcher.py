@@ -42,6 +42,19 @@ class Gate:
         return self._inner.zero_state()
 
 
+class Turnstile(Gate):
+    """A gate that lets one batch pass at a time."""
+
+    def __init__(self, inner: OnnxDetector) -> None:
+        super().__init__(inner)
+        self.waiting, self.passes = threading.Semaphore(0), threading.Semaphore(0)
+
+    def encode(self, images: Image) -> Feature:
+        self.waiting.release()
+        assert self.passes.acquire(timeout=10)
+        return super().encode(images)
+
+
 class Sink:
     """Keeps what is published."""
 
@@ -196,6 +209,81 @@ def test_a_batch_takes_one_window_of_each_stream(batcher: Batcher, gate: Gate, s
     scores = sink.wait_for(7)
     assert sorted(s.stream_id for s in scores[1:]) == [lane.stream_id for lane in lanes]
     assert sink.batches == [1, 4, 2]
+
+
+@pytest.fixture
+def turnstile(detector: OnnxDetector) -> Turnstile:
+    return Turnstile(detector)
+
+
+@pytest.fixture
+def one_by_one(turnstile: Turnstile, sink: Sink) -> Iterator[Batcher]:
+    """A batcher that scores a single window at a time."""
+    batcher = Batcher(turnstile, BatchSettings(max_batch=1, max_wait_seconds=0), sink)
+    batcher.start()
+    yield batcher
+    turnstile.passes.release(1000)
+    batcher.stop()
+
+
+def test_higher_priority_comes_first_and_equals_take_turns(
+    one_by_one: Batcher, turnstile: Turnstile, sink: Sink
+) -> None:
+    names = ("busy", "low", "first", "second", "high")
+    lanes = {name: one_by_one.open_lane(name, 0) for name in names}
+    one_by_one.prioritise(lanes["low"], 0)
+    one_by_one.prioritise(lanes["high"], 9)
+    one_by_one.submit(lanes["busy"], window(0))
+    assert turnstile.waiting.acquire(timeout=10)
+    for number in range(2):
+        for name in names[1:]:
+            one_by_one.submit(lanes[name], window(number))
+        turnstile.passes.release(3)
+        sink.wait_for(3 if number == 0 else 7)  # and a drop of the one that never came
+    order = [s.stream_id for s in sink.scores if s.score is not None]
+    assert order == ["busy", "high", "first", "second", "high", "first"]
+    one_by_one.prioritise(lanes["low"], 9)
+    turnstile.passes.release(2)
+    order = [s.stream_id for s in sink.wait_for(9)]
+    assert order[-2:] == ["second", "low"]  # the one before was on its way already
+
+
+def test_what_a_starved_stream_loses_is_told_all_the_same(
+    one_by_one: Batcher, turnstile: Turnstile, sink: Sink
+) -> None:
+    high, low = one_by_one.open_lane("high", 0), one_by_one.open_lane("low", 0)
+    one_by_one.prioritise(high, 9)
+    rounds = MAX_DROPS_HELD + 50
+    one_by_one.submit(high, window(0))
+    for number in range(rounds):
+        assert turnstile.waiting.acquire(timeout=10)
+        one_by_one.submit(low, window(number))
+        one_by_one.submit(high, window(number + 1))
+        turnstile.passes.release()
+    turnstile.passes.release(2)
+    scores = sink.wait_for(2 * rounds + 1)
+    of_high, of_low = ([s for s in scores if s.stream_id == name] for name in ("high", "low"))
+    assert [s.drop_reason for s in of_high] == [None] * (rounds + 1)
+    assert [s.sequence for s in of_low] == list(range(rounds))
+    reasons = [s.drop_reason for s in of_low]
+    assert reasons == [DropReason.OVERLOAD] * (rounds - 1) + [None]
+
+
+def test_a_window_that_is_left_out_takes_no_place_in_a_batch(
+    batcher: Batcher, gate: Gate, sink: Sink
+) -> None:
+    busy = batcher.open_lane("busy", 0)
+    thinned = [batcher.open_lane(f"thinned{n}", 0) for n in range(4)]
+    whole = [batcher.open_lane(f"whole{n}", 0) for n in range(4)]
+    hold(gate, batcher, busy)
+    for lane in thinned:
+        batcher.report_drop(lane, span_of(1), DropReason.STILL)
+    for lane in whole:
+        batcher.submit(lane, window(0))
+    gate.open.set()
+    scores = sink.wait_for(9)
+    assert sink.batches == [1, 4]
+    assert sum(s.drop_reason is DropReason.STILL for s in scores) == 4
 
 
 def test_windows_lost_on_the_way_keep_their_sequence(batcher: Batcher, sink: Sink) -> None:

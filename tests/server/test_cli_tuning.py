@@ -11,6 +11,7 @@ import pytest
 
 from server.alerts import AlertState, EndReason, Suppression
 from server.cli import main
+from server.sampling import EVERY_WINDOW, EveryNth, OnMotion
 from server.streams import StreamConfig
 from server.terminal import alert_json, alert_line
 from server.tuning import AlertTuning, QuietHours
@@ -125,9 +126,48 @@ def test_a_snooze_that_is_over_is_not_in_the_table(
     assert "snoozed" not in capsys.readouterr().out
 
 
+def test_a_stream_is_added_and_changed_with_its_sampling_and_priority(served: Served) -> None:
+    flags = ["--sampling", "motion", "--when-full", "nth:4", "--priority", "9"]
+    assert main(["streams", "add", "hall", "rtsp://cam/b", *flags]) == 0
+    hall = served.backend.views["hall"].config
+    assert (hall.sampling, hall.sampling_when_full) == (OnMotion(5.0), EveryNth(4))
+    assert hall.priority == 9
+    assert (config(served).sampling, config(served).sampling_when_full) == (EVERY_WINDOW, None)
+    update("--sampling", "nth:2", "--when-full", "motion:1m", "--priority", "0")
+    update("--cooldown", "30")
+    assert (config(served).sampling, config(served).sampling_when_full) == (
+        EveryNth(2),
+        OnMotion(60.0),
+    )
+    assert config(served).priority == 0
+    update("--sampling", "every", "--when-full", "refuse")
+    assert (config(served).sampling, config(served).sampling_when_full) == (EVERY_WINDOW, None)
+
+
+def test_get_and_list_show_how_a_stream_is_sampled(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    update("--when-full", "motion:10s", "--priority", "7")
+    capsys.readouterr()
+    main(["streams", "list"])
+    assert "every     7" in capsys.readouterr().out
+    served.backend.views["door"] = replace(served.backend.views["door"], thinned=True)
+    main(["streams", "list"])
+    assert "motion:10s (thinned)  7" in capsys.readouterr().out
+    main(["streams", "get", "door", "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    names = ("sampling", "sampling_when_full", "thinned", "priority")
+    assert [shown[name] for name in names] == ["every", "motion:10s", True, 7]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["update", "door", "--sampling", "nth:1"], "--sampling: nth (1) must be 2 to 64"),
+        (["update", "door", "--sampling", "refuse"], "'refuse' is no sampling; give every, nth:N"),
+        (["add", "a", "rtsp://cam/a", "--when-full", "every"], "every thins nothing; give nth:4"),
+        (["add", "a", "rtsp://cam/a", "--priority", "10"], "priority (10) must be 0 to 9"),
+        (["update", "door", "--priority", "-1"], "priority (-1) must be 0 to 9"),
         (["update", "door", "--cooldown", "soon"], "--cooldown: 'soon' is no length of time"),
         (["update", "door", "--max-duration", "0"], "max_duration (0) must be 1 to 86400"),
         (["update", "door", "--merge-gap", "2d"], "merge_gap (172800) must be 0 to 3600"),

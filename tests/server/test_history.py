@@ -31,7 +31,7 @@ ROUNDED = 0.5 / 65535
 def spans(
     count: int, *, first: int = 0, gap: bool = True, start: float = 1.7e9
 ) -> list[ScoredSpan]:
-    """Windows that follow each other; every tenth was dropped."""
+    """Windows that follow each other; every tenth was dropped, half of those for being still."""
     return [
         ScoredSpan(
             index,
@@ -39,6 +39,7 @@ def spans(
             start + index * WINDOW_SECONDS + 1.2,
             None if index % 10 == 9 else (index % 97) / 97,
             after_gap=gap and index == first,
+            still=index % 20 == 19,
         )
         for index in range(first, first + count)
     ]
@@ -51,6 +52,7 @@ def assert_same(found: ScoreSeries, wanted: list[ScoredSpan]) -> None:
     np.testing.assert_allclose(found.end_seconds, series.end_seconds, atol=0.0006)
     np.testing.assert_allclose(found.scores, series.scores, atol=ROUNDED)
     np.testing.assert_array_equal(found.after_gap, series.after_gap)
+    np.testing.assert_array_equal(found.unmoved, series.unmoved)
 
 
 @pytest.fixture

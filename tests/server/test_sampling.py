@@ -66,6 +66,7 @@ class Stream:
         return [span.number for span, fate in self.fates if fate is reason]
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(
         st.tuples(RULES, st.integers(1, 120), st.sampled_from([0.1, 30.0]), st.booleans()),
@@ -88,6 +89,7 @@ def test_every_window_is_scored_or_told_once_whatever_the_rules(
     assert whole.numbers(None) == [span.number for span, _ in whole.fates]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(2, MOST_NTH), st.integers(1, 90))
 def test_of_n_windows_exactly_one_is_scored_and_rendered(n: int, windows: int) -> None:
     stream = Stream(WindowSampler(EveryNth(n)))
@@ -104,6 +106,7 @@ def test_after_a_gap_the_count_begins_anew() -> None:
     assert stream.numbers(None) == [0, 0, 4]
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.floats(WINDOW_SECONDS, 60.0))
 def test_a_still_scene_is_scored_often_enough_and_no_more(still_seconds: float) -> None:
     stream = Stream(WindowSampler(OnMotion(still_seconds)))
@@ -161,7 +164,7 @@ class Scene:
 PLACES = st.integers(8, SIDE - 32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.floats(0, 5),
     st.booleans(),

@@ -27,6 +27,7 @@ from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
 from server.ingest.settings import IngestSettings
 from server.push import PushLimits
+from server.sampling import EveryNth, OnMotion
 from server.store.alerts import AlertLog
 from server.store.database import Database
 from server.store.streams import StreamStore
@@ -311,6 +312,71 @@ def test_a_snooze_does_not_wake_a_stream_that_has_come_to_rest(
             assert (after.status, after.next_sequence) == (ended.status, ended.next_sequence)
 
     asyncio.run(scenario())
+
+
+def test_a_sampling_or_priority_wakes_no_stream_that_has_come_to_rest(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    clip = grey_clip(tmp_path / "clip.mp4", [DARK] * 32)
+    changes = {"sampling": EveryNth(2), "sampling_when_full": EveryNth(4), "priority": 9}
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            await run.supervisor.create(StreamConfig("file", SourceUrl(f"file://{clip}")))
+            ended = await run.until("file", is_ended)
+            after = await run.supervisor.update("file", lambda config: replace(config, **changes))
+            assert (after.status, after.next_sequence) == (ended.status, ended.next_sequence)
+
+    asyncio.run(scenario())
+
+
+def test_a_file_is_never_thinned(bundle: Bundle, tmp_path: Path) -> None:
+    clip = grey_clip(tmp_path / "clip.mp4", [DARK] * 96)
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            url = SourceUrl(f"file://{clip}")
+            config = StreamConfig("file", url, sampling=EveryNth(4), sampling_when_full=OnMotion())
+            await run.supervisor.create(config)
+            with pytest.raises(ValueError, match="'file' cannot be thinned: it is lossless"):
+                run.supervisor.set_thinned("file", True)
+            await run.until("file", is_ended)
+            assert 'gvvad_windows_scored_total{stream="file"} 6.0' in run.metrics()
+
+    asyncio.run(scenario())
+
+
+def test_a_thinned_stream_is_seen_as_one_until_it_is_none_any_more(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    gauge = 'gvvad_stream_thinned{stream="door"}'
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            supervisor = run.supervisor
+            config = replace(listening("door", free_port()), sampling_when_full=EveryNth(4))
+            await supervisor.create(config)
+            assert f"{gauge} 0.0" in run.metrics()
+            for _ in range(2):
+                supervisor.set_thinned("door", True)
+            assert supervisor.get("door").thinned
+            assert supervisor.get("door").config == config
+            assert f"{gauge} 1.0" in run.metrics()
+            await supervisor.update("door", partial(replace, sampling_when_full=None))
+            assert not supervisor.get("door").thinned
+            assert f"{gauge} 0.0" in run.metrics()
+            supervisor.set_thinned("door", False)
+            with pytest.raises(ValueError, match="cannot be thinned"):
+                supervisor.set_thinned("door", True)
+            with pytest.raises(UnknownStreamError):
+                supervisor.set_thinned("yard", True)
+            await supervisor.delete("door")
+            assert gauge not in run.metrics()
+
+    asyncio.run(scenario())
+    assert caplog.text.count("thinned to nth:4: the server is full") == 1
+    assert caplog.text.count("thinned no longer, sampled by every") == 1
 
 
 def test_a_stream_that_is_deleted_ends_its_alert_as_stopped(

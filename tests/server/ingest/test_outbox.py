@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from server.ingest.events import IngestEvent, StatusChanged, WindowReady, WindowsSkipped
 from server.ingest.outbox import LOSSLESS_CREDITS, MAX_PENDING, MAX_SKIPPED_TOLD, Outbox
+from server.scoring import DropReason
 from server.streams import StreamState
 from server.windows import Window
 
@@ -44,12 +45,26 @@ def _numbers(events: list[IngestEvent]) -> list[int]:
     return numbers
 
 
-@given(st.lists(st.sampled_from(["offer", "status", "pop"]), max_size=150))
-def test_every_window_is_told_once_and_in_order(steps: list[str]) -> None:
+def _reasons(events: list[IngestEvent]) -> dict[int, DropReason]:
+    return {
+        skipped.span.number: skipped.reason
+        for event in events
+        if isinstance(event, WindowsSkipped)
+        for skipped in event.windows
+    }
+
+
+@given(st.lists(st.sampled_from(["offer", "thinned", "still", "status", "pop"]), max_size=150))
+def test_every_window_is_told_once_in_order_with_its_reason(steps: list[str]) -> None:
     outbox, told, offered = _outbox(), [], 0
+    left_out: dict[int, DropReason] = {}
     for step in steps:
         if step == "offer":
             outbox.offer(_window(offered))
+            offered += 1
+        elif step in ("thinned", "still"):
+            left_out[offered] = DropReason(step)
+            outbox.skip(_window(offered).span, left_out[offered])
             offered += 1
         elif step == "status":
             outbox.put(_status(""))
@@ -57,6 +72,9 @@ def test_every_window_is_told_once_and_in_order(steps: list[str]) -> None:
             told.append(event)
     waiting = _drained(outbox)
     assert _numbers(told + waiting) == list(range(offered))
+    reasons = _reasons(told + waiting)
+    assert {number: reasons[number] for number in left_out} == left_out
+    assert {reasons[n] for n in reasons.keys() - left_out.keys()} <= {DropReason.BACKLOG}
     assert sum(isinstance(event, WindowReady) for event in waiting) <= 1
     assert len(waiting) <= MAX_PENDING + 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -12,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gvvad.v1 import stream_pb2
 
 from server.rpc.client import Client, ClientError, StreamChange
+from server.sampling import EVERY_WINDOW, EveryNth, OnMotion
 from server.streams import SourceUrl, StreamConfig
 from server.tuning import AlertTuning, QuietHours
 from tests.support.serving import ServerProcess
@@ -107,6 +109,52 @@ def test_quiet_hours_and_snooze_change_by_themselves(door: Client) -> None:
     assert tuned(door) == AlertTuning(quiet_hours=(NIGHT,))
     door.update("tuned", StreamChange(quiet_hours=()))
     assert tuned(door) == AlertTuning()
+
+
+def test_sampling_and_priority_change_by_themselves(door: Client) -> None:
+    change = StreamChange(
+        sampling=OnMotion(7.5), sampling_when_full=EveryNth(4), priority=0, open_threshold=0.7
+    )
+    config = door.update("tuned", change).config
+    assert (config.sampling, config.sampling_when_full) == (OnMotion(7.5), EveryNth(4))
+    assert (config.priority, config.open_threshold) == (0, 0.7)
+    config = door.update("tuned", StreamChange(sampling=EVERY_WINDOW)).config
+    assert (config.sampling, config.sampling_when_full) == (EVERY_WINDOW, EveryNth(4))
+    view = door.update("tuned", StreamChange(refuse_when_full=True))
+    assert (view.config.sampling_when_full, view.config.priority) == (None, 0)
+    assert view.thinned is False
+    request = stream_pb2.UpdateStreamRequest(stream=stream_pb2.Stream(name="streams/tuned"))
+    request.update_mask.paths[:] = ["priority"]
+    door._ask(door._streams.UpdateStream, request)
+    assert door.get("tuned").config.priority == 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"sampling": {"every_nth": 0}}, "stream.sampling.every_nth: nth (0) must be 2 to 64"),
+        (
+            {"sampling": {"motion": {"still": Duration(nanos=1)}}},
+            "stream.sampling.motion: still (1e-09 s) must be 1 to 3600 s",
+        ),
+        (
+            {"sampling": {"motion": {"still": Duration(seconds=5, nanos=-(10**9))}}},
+            "stream.sampling.motion.still (5 s, -1000000000 ns) is no duration",
+        ),
+        ({"sampling_when_full": {}}, "stream: sampling_when_full must leave windows out"),
+        ({"priority": 10}, "stream: priority (10) must be 0 to 9"),
+        ({"priority": -1}, "stream: priority (-1) must be 0 to 9"),
+    ],
+)
+def test_a_sampling_or_priority_that_there_is_not_is_refused(
+    door: Client, fields: dict[str, Any], sentence: str
+) -> None:
+    request = stream_pb2.UpdateStreamRequest(
+        stream=stream_pb2.Stream(name="streams/tuned", **fields),
+        update_mask=FieldMask(paths=list(fields)),
+    )
+    assert refusal(lambda: door._ask(door._streams.UpdateStream, request)).startswith(sentence)
+    assert door.get("tuned").config == HALL
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from server.sampling import EveryNth, OnMotion
 from server.store.database import Database, StoreError
 from server.store.streams import StoredStream, StreamStore
 from server.store.tables import STREAMS
@@ -16,7 +17,14 @@ from server.streams import Mode, SourceUrl, StreamConfig, Transport
 
 DOOR = StreamConfig("door", SourceUrl("rtsp://joe:s3cret@cam/a"))
 HALL = StreamConfig(
-    "hall", SourceUrl("rtsp://127.0.0.1:8554/b"), Mode.LISTEN, Transport.UDP, open_threshold=0.25
+    "hall",
+    SourceUrl("rtsp://127.0.0.1:8554/b"),
+    Mode.LISTEN,
+    Transport.UDP,
+    open_threshold=0.25,
+    sampling=OnMotion(7.5),
+    sampling_when_full=EveryNth(4),
+    priority=0,
 )
 
 
