@@ -173,7 +173,12 @@ class Capacity:
     @property
     def load(self) -> Load:
         """What all streams take; those that were not measured as it is expected of them."""
-        return self._load_of(self.members)
+        expected = self.expected
+        costs = [(member.cost or expected, member.share) for member in self.members]
+        # In plain numbers: a look at a thousand streams must not hold up the event loop.
+        cores = math.fsum(cost.decode_cores + cost.encode.cores * share for cost, share in costs)
+        engine = math.fsum(cost.encode.engine * share for cost, share in costs)
+        return self.rest + Load(cores, engine)
 
     @property
     def used(self) -> float:
@@ -226,7 +231,8 @@ class Capacity:
             replace(member, thinned=member.thinned or member.priority < newcomer.priority)
             for member in self.members
         ]
-        return self._load_of([*reached, replace(newcomer, thinned=True)]).fits(self.budget)
+        joined = replace(self, members=[*reached, replace(newcomer, thinned=True)])
+        return not joined.overloaded
 
     def adjustments(self) -> list[Adjustment]:
         """What to change now; with costs as they are, a second look then changes nothing back."""
@@ -256,14 +262,6 @@ class Capacity:
                 break  # not a lesser one in its place
             chosen.append(Adjustment(member.stream_id, False))
         return chosen
-
-    def _load_of(self, members: Sequence[Member]) -> Load:
-        expected = self.expected
-        costs = [(member.cost or expected, member.share) for member in members]
-        # In plain numbers: a look at a thousand streams must not hold up the event loop.
-        cores = math.fsum(cost.decode_cores + cost.encode.cores * share for cost, share in costs)
-        engine = math.fsum(cost.encode.engine * share for cost, share in costs)
-        return self.rest + Load(cores, engine)
 
 
 def _saved(member: Member, expected: StreamCost) -> Load:

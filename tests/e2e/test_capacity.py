@@ -21,7 +21,12 @@ from tests.support.heavy_bundle import make_heavy_bundle
 from tests.support.serving import ServerProcess
 from tests.support.watching import Scores, add, is_in, wait_for
 
-pytestmark = [pytest.mark.long, pytest.mark.rtsp, pytest.mark.quiet]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.rtsp,
+    pytest.mark.quiet,
+    pytest.mark.timeout(400),
+]
 
 SENTENCE = re.compile(
     r"this server holds about (\d+) streams like the (\d+) it has \([\d.]+ of [\d.]+ cores in use, "

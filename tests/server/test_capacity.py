@@ -171,6 +171,19 @@ def test_no_stream_is_thinned_that_must_not_be(running: list[Member], rest: Load
     assert not [m for m in after.members if m.thin_share is None and m.thinned]
 
 
+@given(members(measured=True), rests, members(most=1))
+def test_what_was_refused_in_full_and_let_in_thinned_is_thinned_at_once(
+    running: list[Member], rest: Load, asking: list[Member]
+) -> None:
+    capacity = settled(Capacity(BUDGET, running, rest))
+    for asked in asking:
+        newcomer = replace(asked, stream_id="new", number=99, cost=None, thinned=False)
+        in_full = capacity.admits(replace(newcomer, thin_share=None))
+        if capacity.measured and capacity.admits(newcomer) and not in_full:
+            joined = join(capacity, newcomer)
+            assert [m.thinned for m in joined.members if m.stream_id == "new"] == [True]
+
+
 def test_a_server_that_has_measured_nothing_admits() -> None:
     unknown = [Member(f"s{n}", number=n) for n in range(100)]
     assert Capacity(BUDGET, unknown, prior=StreamCost(9, Load(9, 9))).admits(Member("new"))
