@@ -102,16 +102,14 @@ class Supervisor:
         self._keeper = keeper
         self._batcher = Batcher(detector, settings.batch, self)
         self._registry = registry = Registry(settings.max_streams)
-        self._admission = Admission(
+        self._admission = admission = Admission(
             registry,
             settings.capacity,
             telemetry,
             lambda: self._pool.worker_pids(),
             self.set_thinned,
         )
-        self._reports = WorkerReports(
-            registry, self._batcher, store, telemetry, keeper, self._admission
-        )
+        self._reports = WorkerReports(registry, self._batcher, store, telemetry, keeper, admission)
         self._pool = make_pool(self._reports.take)
         self._thinning = Thinning(registry, self._pool, telemetry)
         self._changing = asyncio.Lock()

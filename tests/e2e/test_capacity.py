@@ -135,29 +135,31 @@ def test_what_no_longer_fits_is_refused_and_the_admitted_keep_their_latency(
         wait_for(client, "next", is_in(StreamState.RUNNING))
 
 
-def test_a_stream_that_allows_it_is_thinned_and_comes_back_once_there_is_room(
+def test_the_least_important_is_thinned_for_others_and_comes_back_once_there_is_room(
     heavy: Path, url: str, pilot: CapacitySummary
 ) -> None:
-    decode, encode = pilot.decode_cores / 2, pilot.encode_cores / 2
-    # Room for one and for another without about half of its encoding.
-    cores = 2 * decode + 1.5 * encode + 1.5 * pilot.rest_cores
-    with full_server(heavy, cores) as server:
+    own = (pilot.decode_cores + pilot.encode_cores) / 2
+    with full_server(heavy, cores=3.5 * own + pilot.rest_cores) as server:
         client = server.client()
-        add(client, "a", url)
-        measured(server, "a")
-        assert SENTENCE.fullmatch(refused(client, "c", url))
         scores = Scores(client)
-        add(client, "c", url, sampling_when_full=EveryNth(8))
-        assert client.get("c").thinned
-        assert client.capacity().thinned == 1
-        got = scores.wait("c", 17)
-        assert {s.drop_reason for s in got} == {None, DropReason.THINNED}
-        measured(server, "c")
-        assert client.get("c").thinned
-        assert not client.get("a").thinned
-        client.delete("a")
-        wait_for(client, "c", lambda view: not view.thinned)
-        so_far = len(scores.of("c"))
-        later = scores.wait("c", so_far + 10)[-5:]
-        assert {s.drop_reason for s in later} == {None}
+        names = [f"rank{number}" for number in range(8)]
+        for number, stream_id in enumerate(names):
+            # Each may count on the thinning of all before it, so that none is refused.
+            add(client, stream_id, url, priority=number, sampling_when_full=EveryNth(8))
+            measured(server, stream_id)
+            if client.capacity().thinned:
+                break
+        assert client.get("rank0").thinned
+        assert not client.get(stream_id).thinned
+        so_far = len(scores.of("rank0"))
+        got = scores.wait("rank0", so_far + 17)[-9:]
+        assert {s.drop_reason for s in got} >= {DropReason.THINNED}
+        assert 'gvvad_stream_thinned{stream="rank0"} 1.0' in metrics(server)
+        for other in names[1 : number + 1]:
+            client.delete(other)
+        wait_for(client, "rank0", lambda view: not view.thinned)
+        until(
+            lambda: DropReason.THINNED not in {s.drop_reason for s in scores.of("rank0")[-9:]},
+            "all windows of rank0 are scored again",
+        )
         scores.close()
