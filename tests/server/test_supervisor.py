@@ -38,7 +38,7 @@ from server.telemetry import Telemetry
 from server.tuning import AlertTuning
 from server.views import CapacityError, StreamExistsError, StreamView, UnknownStreamError
 from tests.support.backend import an_alert
-from tests.support.cameras import free_port
+from tests.support.cameras import PushCamera, free_port, render_clip
 from tests.support.clips import grey_clip
 from tests.support.pushing import TINY
 from tests.support.tiny_bundle import make_tiny_bundle
@@ -87,6 +87,9 @@ class Running:
 
     def metrics(self) -> str:
         return generate_latest(self.telemetry.registry).decode()
+
+    def count(self, metric: str) -> float:
+        return self.telemetry.registry.get_sample_value(metric, {"stream": "door"}) or 0.0
 
     async def until(self, stream_id: str, wanted: Callable[[StreamView], bool]) -> StreamView:
         async with asyncio.timeout(WAIT_SECONDS):
@@ -377,6 +380,31 @@ def test_a_thinned_stream_is_seen_as_one_until_it_is_none_any_more(
     asyncio.run(scenario())
     assert caplog.text.count("thinned to nth:4: the server is full") == 1
     assert caplog.text.count("thinned no longer, sampled by every") == 1
+
+
+def test_thinning_reaches_a_running_camera_without_a_reconnect(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    clip = render_clip(tmp_path / "street.mp4")
+    thinned = 'gvvad_windows_dropped_total{reason="thinned",stream="door"}'
+
+    async def scenario() -> None:
+        async with running(bundle, tmp_path) as run:
+            config = replace(listening("door", free_port()), sampling_when_full=EveryNth(64))
+            await run.supervisor.create(config)
+            with PushCamera(clip, config.url.reveal()):
+                await run.until("door", lambda view: view.last_score is not None)
+                run.supervisor.set_thinned("door", True)
+                await run.until("door", lambda view: thinned in run.metrics())
+                scored = run.count("gvvad_windows_scored_total")
+                run.supervisor.set_thinned("door", False)
+                wanted = scored + 2
+                view = await run.until(
+                    "door", lambda view: run.count("gvvad_windows_scored_total") >= wanted
+                )
+                assert view.status.reconnects == 0
+
+    asyncio.run(scenario())
 
 
 def test_a_stream_that_is_deleted_ends_its_alert_as_stopped(
