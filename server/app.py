@@ -65,7 +65,10 @@ class App:
         self._supervisor: Supervisor | None = None
         self._rpc: RpcServer | None = None
         self._stopping = threading.Event()
-        self._cores = settings.capacity.cores or usable_cores()
+        there_are = usable_cores()
+        self._budget_cores = settings.capacity.cores or there_are
+        # More may be promised than there are; threads and processes for them would only wait.
+        self._cores = min(self._budget_cores, there_are)
 
     @property
     def grpc_port(self) -> int:
@@ -195,7 +198,7 @@ class App:
                     settings.history.check_seconds,
                 ),
                 capacity=CapacityRules(
-                    self._cores,
+                    self._budget_cores,
                     settings.capacity.share,
                     settings.capacity.admission == "enforce",
                     pace,
