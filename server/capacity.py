@@ -162,7 +162,7 @@ class Capacity:
             return self.prior
         decode_cores = math.fsum(cost.decode_cores for cost in known) / len(known)
         encode = sum((cost.encode for cost in known), Load()).times(1 / len(known))
-        return StreamCost(decode_cores + self.rest.cores / len(self.members), encode)
+        return StreamCost(decode_cores + self.rest.cores / len(known), encode)
 
     @property
     def each(self) -> Load:

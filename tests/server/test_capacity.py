@@ -86,6 +86,7 @@ def test_what_is_admitted_fits_however_many_ask(
 
 
 @given(members(measured=True), rests)
+@example([camera("idle", 0, decode=0.0, encode=0.0)], Load(0.25))
 def test_fifty_calls_at_once_are_answered_as_one_after_the_other(
     running: list[Member], rest: Load
 ) -> None:
