@@ -10,17 +10,20 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
+from server.admission import CapacityRules
 from server.alerting import Alerting
 from server.bundle import Bundle, load_bundle
 from server.contract import WINDOW_FRAMES
+from server.cores import usable_cores
 from server.engine.choice import Engine, EngineChoice, load_engine
+from server.engine.pace import Bench, Pace, open_at_pace
 from server.engine.plans import Batches
 from server.garbage import set_aside
 from server.history import HistoryLimits
 from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
-from server.ingest.settings import IngestSettings
+from server.ingest.settings import IngestSettings, decode_processes
 from server.logs import set_up
 from server.push import PushLimits
 from server.rpc.server import RpcServer
@@ -38,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 DAY_SECONDS = 86_400.0
+NATIVE_FPS = 25.0
 STOP_SECONDS = 4.5
 """A stop that takes longer is cut short: supervisors kill after five seconds."""
 
@@ -63,6 +67,10 @@ class App:
         self._supervisor: Supervisor | None = None
         self._rpc: RpcServer | None = None
         self._stopping = threading.Event()
+        there_are = usable_cores()
+        self._budget_cores = settings.capacity.cores or there_are
+        # More may be promised than there are; threads and processes for them would only wait.
+        self._cores = min(self._budget_cores, there_are)
 
     @property
     def grpc_port(self) -> int:
@@ -81,7 +89,7 @@ class App:
         """
         await self._http.start()
         bundle = await asyncio.to_thread(load_bundle, self._settings.bundle)
-        detector = await asyncio.to_thread(self._load_detector, bundle)
+        detector, pace = await asyncio.to_thread(self._load_detector, bundle)
         model = model_info(bundle, detector)
         self._telemetry.model(model)
         engine = self._settings.engine
@@ -90,7 +98,7 @@ class App:
         alerting = Alerting(self._settings, self._database, self._telemetry)
         self._alerting = alerting
         store = StreamStore(self._database)
-        self._supervisor = self._make_supervisor(bundle, detector, model, store, alerting)
+        self._supervisor = self._make_supervisor(bundle, detector, pace, store, alerting)
         self._rpc = RpcServer(
             self._supervisor,
             alerting.deliveries,
@@ -129,7 +137,7 @@ class App:
             await asyncio.to_thread(self._database.close)
         await self._http.stop()
 
-    def _load_detector(self, bundle: Bundle) -> Engine:
+    def _load_detector(self, bundle: Bundle) -> tuple[Engine, Pace]:
         engine, largest = self._settings.engine, self._settings.batch.max_batch
         choice = EngineChoice(
             engine.name,
@@ -139,16 +147,25 @@ class App:
             engine.build,
             engine.plans,
         )
+        size, window = bundle.manifest.preprocess, bundle.manifest.window
+        bench = Bench(
+            (window.sampled_frames, size.height, size.width, 3),
+            largest,
+            self._cores,
+            windows_per_second(bundle),
+        )
         with thread_named(ENGINE):  # the threads that it starts take the name
-            detector = load_engine(bundle, choice, self._stopping, self._telemetry.batch_resized)
-            detector.warm_up(largest)
-        return detector
+            return open_at_pace(
+                choice,
+                bench,
+                lambda one: load_engine(bundle, one, self._stopping, self._telemetry.batch_resized),
+            )
 
     def _make_supervisor(
         self,
         bundle: Bundle,
         detector: Engine,
-        model: ModelInfo,
+        pace: Pace,
         store: StreamStore,
         alerting: Alerting,
     ) -> Supervisor:
@@ -159,14 +176,15 @@ class App:
             listen_networks=settings.access.listen_networks,
         )
         ingest = IngestSettings(
-            **settings.ingest.model_dump(),
+            **settings.ingest.model_dump(exclude={"workers"}),
+            workers=settings.ingest.workers or decode_processes(self._cores),
             access=access,
             evidence=settings.evidence.to_rules(settings.store.url),
             log_format=settings.log.format,
         )
         return Supervisor(
             detector,
-            model,
+            model_info(bundle, detector),
             SupervisorSettings(
                 batch=settings.batch.to_values(),
                 alerts=settings.alerts.to_values(),
@@ -182,6 +200,13 @@ class App:
                     int(settings.history.max_mb * MIB),
                     settings.history.flush_seconds,
                     settings.history.check_seconds,
+                ),
+                capacity=CapacityRules(
+                    self._budget_cores,
+                    settings.capacity.share,
+                    settings.capacity.admission == "enforce",
+                    pace,
+                    windows_per_second(bundle),
                 ),
             ),
             store=store,
@@ -214,6 +239,11 @@ def model_info(bundle: Bundle, detector: Engine) -> ModelInfo:
         width=manifest.preprocess.width,
         feature_dim=manifest.encoder.feature_dim,
     )
+
+
+def windows_per_second(bundle: Bundle) -> float:
+    """Of a camera; where windows take native frames, of one at 25 frames a second."""
+    return (bundle.manifest.window.fps or NATIVE_FPS) / WINDOW_FRAMES
 
 
 def serve(settings: Settings) -> int:

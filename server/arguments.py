@@ -67,6 +67,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_alerts(commands, _add_client_flags)
     _add_push(commands)
     _add_model(commands)
+    _add_capacity(commands)
     _add_backtest(commands)
     add_deliveries(commands, _add_client_flags)
     add_calibrate(commands, _add_client_flags)
@@ -225,6 +226,17 @@ def _add_model(commands: Commands) -> None:
     model = commands.add_parser("model", help="show what the server scores with")
     _add_client_flags(model)
     model.set_defaults(command="model")
+
+
+def _add_capacity(commands: Commands) -> None:
+    capacity = commands.add_parser(
+        "capacity",
+        help="show how many streams the server holds, and what they take",
+        description="What the live streams take of the cores, as measured while they run, and how "
+        "many more like them fit. Files and lossless pushes take what is left and do not count.",
+    )
+    _add_client_flags(capacity)
+    capacity.set_defaults(command="capacity")
 
 
 def _add_backtest(commands: Commands) -> None:

@@ -213,7 +213,8 @@ class Batcher:
             if self._stopping:
                 return None
             ready = [lane for lane in self._lanes if _has_window(lane)]
-            ready.sort(key=lambda lane: -lane.priority)  # stable: equals stay in turn
+            # Stable: equals stay in turn. Files after all cameras: they take what is left.
+            ready.sort(key=lambda lane: (lane.lossless, -lane.priority))
             chosen = ready[: self._settings.max_batch]
             self._lanes = [lane for lane in self._lanes if lane not in chosen] + chosen
             taken = [(lane, _take_entries(lane, scored=lane in chosen)) for lane in self._lanes]

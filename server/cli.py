@@ -175,6 +175,14 @@ def _model(options: argparse.Namespace) -> int:
     return 0
 
 
+def _capacity(options: argparse.Namespace) -> int:
+    from server.commands.capacity import capacity_json, capacity_text
+
+    found = _asked(options, lambda client: client.capacity())
+    print(json.dumps(capacity_json(found)) if options.json else capacity_text(found))
+    return 0
+
+
 def _watch(options: argparse.Namespace) -> int:
     from server.scoring import WindowScore
     from server.terminal import alert_json, alert_line, score_json, score_line
@@ -444,6 +452,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "push": _push,
     "alerts evidence": _alerts_evidence,
     "model": _model,
+    "capacity": _capacity,
     "backtest": _backtest,
     "calibrate": _calibrate,
     "deliveries list": _deliveries,

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Sequence
 
 from server.record import StreamRecord
-from server.streams import Mode, StreamConfig
-from server.views import CapacityError, StreamExistsError, UnknownStreamError
+from server.streams import PUSHED, Mode, StreamConfig
+from server.views import CapacityError, NotPushableError, StreamExistsError, UnknownStreamError
 
 
 class Registry:
@@ -38,6 +38,28 @@ class Registry:
         stream = self._streams.get(stream_id)
         if stream is None:
             raise UnknownStreamError(f"there is no stream {stream_id!r}; list them first")
+        return stream
+
+    def pushable(self, stream_id: str) -> StreamRecord:
+        """The stream of that id, where a client may push to it now; takes no lock.
+
+        Raises:
+            UnknownStreamError: there is none.
+            NotPushableError: it is no push:// stream, or another call pushes to it.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            remedy = f"create it with the URL {PUSHED}, or make a temporary one"
+            raise UnknownStreamError(f"there is no stream {stream_id!r}; {remedy}")
+        if not stream.config.is_pushed:
+            raise NotPushableError(
+                f"stream {stream_id!r} is read from {stream.config.url}; push to a stream that was "
+                f"created with the URL {PUSHED}"
+            )
+        if stream.session is not None:
+            raise NotPushableError(
+                f"another call pushes to stream {stream_id!r}; end that one first"
+            )
         return stream
 
     def all(self) -> Sequence[StreamRecord]:

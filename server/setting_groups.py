@@ -111,7 +111,7 @@ class EngineSettings(Group):
     Attributes:
         name: the engine.
         device: where the encoder runs; None takes the CPU in ONNX Runtime, the GPU in TensorRT.
-        threads: CPU threads of ONNX Runtime's encoder; None lets it choose.
+        threads: CPU threads of ONNX Runtime's encoder; None takes what a trial at the start finds.
         build: build a plan for TensorRT where there is none for this GPU and version, which
             takes minutes; otherwise such a start is refused.
         plans: folder of TensorRT's plans; None takes `engines` in the bundle.
@@ -130,6 +130,21 @@ class EngineSettings(Group):
     def wanted_device(self) -> Literal["cpu", "cuda"]:
         """Where the encoder shall run, also where that is left to the engine."""
         return self.device or ("cpu" if self.name == "onnxruntime" else "cuda")
+
+
+class CapacitySettings(Group):
+    """How many streams the server holds, by what they are measured to take.
+
+    Attributes:
+        admission: enforce refuses a stream that no longer fits; off takes every one.
+        share: part of the cores, and of the engine's time, that all streams together may take.
+        cores: that the server may use; None takes those that it may run on, or the quota of its
+            container. Less where others share the machine.
+    """
+
+    admission: Literal["enforce", "off"] = "enforce"
+    share: Annotated[float, Field(gt=0, le=1)] = 0.85
+    cores: Annotated[float, Field(gt=0, le=1024)] | None = None
 
 
 class BatchSettings(Group):
@@ -155,7 +170,7 @@ class IngestSettings(Group):
     """Decode workers and how patient they are with a camera.
 
     Attributes:
-        workers: decode processes; streams are shared out among them.
+        workers: decode processes, which share the streams out; None takes one a core, at least two.
         open_timeout_seconds: a camera that has not answered by then has timed out.
         read_timeout_seconds: a connected camera without a frame for so long is stale.
         backoff_first_seconds: the longest wait before the first retry.
@@ -168,7 +183,7 @@ class IngestSettings(Group):
             camera uses many reference frames.
     """
 
-    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    workers: Annotated[int, Field(ge=1, le=64)] | None = None
     open_timeout_seconds: Seconds = 5
     read_timeout_seconds: Seconds = 5
     backoff_first_seconds: Seconds = 1

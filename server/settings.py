@@ -29,6 +29,7 @@ from server.setting_groups import (
     AccessSettings,
     AlertSettings,
     BatchSettings,
+    CapacitySettings,
     Directory,
     EngineSettings,
     EvidenceSettings,
@@ -69,6 +70,7 @@ class Settings(Group):
     http: HttpSettings = HttpSettings()
     engine: EngineSettings = EngineSettings()
     batch: BatchSettings = BatchSettings()
+    capacity: CapacitySettings = CapacitySettings()
     ingest: IngestSettings = IngestSettings()
     push: PushSettings = PushSettings()
     access: AccessSettings = AccessSettings()

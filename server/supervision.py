@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 
+from server.admission import CapacityRules
 from server.alerts import AlertDefaults, AlertPolicy, PolicyError
 from server.batcher import BatchSettings
 from server.history import HistoryLimits
@@ -27,6 +28,7 @@ class SupervisorSettings:
         access: which sources may be opened.
         push: what clients that push video may do.
         history: what is kept of the scores.
+        capacity: what the streams may take; no bound by default.
     """
 
     batch: BatchSettings
@@ -35,6 +37,7 @@ class SupervisorSettings:
     access: AccessPolicy
     push: PushLimits
     history: HistoryLimits = field(default_factory=HistoryLimits)
+    capacity: CapacityRules = field(default_factory=CapacityRules)
 
     def alert_policy(self, config: StreamConfig, bundle_threshold: float) -> AlertPolicy:
         """How a stream's scores become alerts; the bundle's threshold stands in for its own.

@@ -14,11 +14,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
+from server.admission import Admission
 from server.alert_machine import AlertMachine
 from server.alerts import Alert, EndReason
 from server.batcher import Batcher, Lane
 from server.calibration import Calibration, CalibrationAsk, CalibrationError
 from server.calibrator import Calibrator
+from server.capacity import CapacitySummary
 from server.desk import AlertDesk
 from server.evidence.keeper import EvidenceKeeper
 from server.evidence.reader import EvidenceReader
@@ -100,7 +102,14 @@ class Supervisor:
         self._keeper = keeper
         self._batcher = Batcher(detector, settings.batch, self)
         self._registry = registry = Registry(settings.max_streams)
-        self._reports = WorkerReports(registry, self._batcher, store, telemetry, keeper)
+        self._admission = admission = Admission(
+            registry,
+            settings.capacity,
+            telemetry,
+            lambda: self._pool.worker_pids(),
+            self.set_thinned,
+        )
+        self._reports = WorkerReports(registry, self._batcher, store, telemetry, keeper, admission)
         self._pool = make_pool(self._reports.take)
         self._thinning = Thinning(registry, self._pool, telemetry)
         self._changing = asyncio.Lock()
@@ -117,9 +126,11 @@ class Supervisor:
         for stored in await asyncio.to_thread(self._store.load):
             config = self._calibrator.in_service(stored.config)
             await self._open(config, stored.created_seconds, stored.next_sequence)
+        self._watching = asyncio.create_task(self._admission.watch())
 
     async def stop(self) -> None:
         """Stop workers and engine; sequences go on from here at the next start."""
+        self._watching.cancel()
         async with self._changing:  # a change whose client hung up may still be under way
             await asyncio.to_thread(self._pool.stop)
             await asyncio.to_thread(self._batcher.stop)
@@ -143,7 +154,7 @@ class Supervisor:
 
         Raises:
             StreamExistsError: the id, or the port to listen on, is taken.
-            CapacityError: there are as many streams as the settings allow.
+            CapacityError: there are as many streams as the settings allow, or the machine holds.
             SourceError: ADDRESS_DENIED.
             PolicyError: its tuning does not go with its threshold.
             StoreError: it could not be stored; then it does not exist.
@@ -151,11 +162,18 @@ class Supervisor:
         self._settings.access.check(config)
         self._settings.alert_policy(config, self.model.threshold)
         async with self._changing:
-            self._registry.check_free(config)
+            self._admission.check(config, lossless=config.url.scheme == "file")
             created_seconds = time.time()
             await asyncio.to_thread(self._store.save, config, created_seconds)
             next_sequence = await asyncio.to_thread(self._begins_at, config.stream_id)
-            return await self._open(config, created_seconds, next_sequence)
+            view = await self._open(config, created_seconds, next_sequence)
+            self._admission.settle()
+            return view
+
+    @property
+    def capacity(self) -> CapacitySummary:
+        """What the streams take and what there is, at this moment."""
+        return self._admission.capacity().summary()
 
     def get(self, stream_id: str) -> StreamView:
         """One stream.
@@ -262,7 +280,7 @@ class Supervisor:
             UnknownStreamError: there is no stream of that id.
             NotPushableError: it is no push:// stream, or another call pushes to it.
             StreamExistsError: the temporary id is taken.
-            CapacityError: there are as many streams as the settings allow.
+            CapacityError: there are as many streams as the settings allow, or the machine holds.
             StoreError: nobody knows where the sequence of the temporary id begins.
         """
         session = await self._begin_push(stream_id, temporary_id, push)
@@ -323,6 +341,7 @@ class Supervisor:
 
     def batch(self, size: int) -> None:
         """Count one batch."""
+        self._admission.ran(size)
         self._telemetry.batch(size)
 
     # Helpers
@@ -379,6 +398,7 @@ class Supervisor:
         """Leave nothing of a stream but what the store has of it."""
         stream_id = stream.config.stream_id
         self._pool.remove(stream_id)
+        self._admission.forget(stream_id)
         with self._registry.lock:
             self._registry.remove(stream_id)
             self._batcher.close_lane(stream.lane)
@@ -421,12 +441,12 @@ class Supervisor:
         async with self._changing:
             if stream_id is None:
                 config = StreamConfig(temporary_id, SourceUrl(PUSHED))
-                self._registry.check_free(config)
+                self._admission.check(config, lossless=push.lossless)
                 next_sequence = await asyncio.to_thread(self._begins_at, temporary_id)
                 stream = self._enter(config, time.time(), next_sequence, 0)
                 stream.temporary = True
             else:
-                stream = self._pushable(stream_id)
+                stream = self._registry.pushable(stream_id)
             name = stream.config.stream_id
             session = PushSession(
                 name,
@@ -441,22 +461,6 @@ class Supervisor:
                 stream.lane.lossless = push.lossless
             self._pool.add(stream.in_effect, push)
             return session
-
-    def _pushable(self, stream_id: str) -> StreamRecord:
-        stream = self._registry.find(stream_id)
-        if stream is None:
-            remedy = f"create it with the URL {PUSHED}, or make a temporary one"
-            raise UnknownStreamError(f"there is no stream {stream_id!r}; {remedy}")
-        if not stream.config.is_pushed:
-            raise NotPushableError(
-                f"stream {stream_id!r} is read from {stream.config.url}; push to a stream that was "
-                f"created with the URL {PUSHED}"
-            )
-        if stream.session is not None:
-            raise NotPushableError(
-                f"another call pushes to stream {stream_id!r}; end that one first"
-            )
-        return stream
 
     async def _end_push(self, session: PushSession) -> None:
         async with self._changing:

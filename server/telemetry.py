@@ -7,6 +7,7 @@ and not at its first event, and go with the stream.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +23,8 @@ from prometheus_client import (
 )
 
 from server.alerts import Alert, Suppression
+from server.capacity import CapacitySummary
+from server.engine.pace import Pace
 from server.ingest.events import WorkerLoss
 from server.views import ModelInfo
 
@@ -68,6 +71,7 @@ class Telemetry:
         self._make_stream_metrics()
         self._make_server_metrics()
         self._make_alert_metrics()
+        self._make_capacity_metrics()
 
     def stream_up(self, stream_id: str, up: bool) -> None:
         """Whether frames of the stream arrive."""
@@ -178,6 +182,29 @@ class Telemetry:
         """The engine's device was full and its largest batch was halved, or is doubled again."""
         (self._shrinks if after < before else self._growths).inc()
 
+    def engine_pace(self, pace: Pace) -> None:
+        """What a window was found to cost at the start."""
+        self._window_cores.labels("alone").set(pace.alone.core_seconds)
+        self._window_cores.labels("full").set(pace.full.core_seconds)
+
+    def capacity(self, capacity: CapacitySummary) -> None:
+        """What all streams take, and what there is."""
+        estimate = capacity.streams_estimated
+        self._capacity_cores.set(capacity.cores)
+        self._capacity_streams.set(math.inf if estimate is None else estimate)
+        self._capacity_used.set(capacity.used_ratio)
+        self._load_cores.labels("decode").set(capacity.decode_cores)
+        self._load_cores.labels("encode").set(capacity.encode_cores)
+        self._load_cores.labels("rest").set(capacity.rest_cores)
+
+    def stream_cores(self, stream_id: str, cores: float) -> None:
+        """What one stream takes, its part of the engine included."""
+        self._stream_cores.labels(stream_id).set(cores)
+
+    def stream_refused(self, reason: str) -> None:
+        """No room for a stream: max_streams or capacity."""
+        self._refused.labels(reason).inc()
+
     def worker_lost(self, loss: WorkerLoss) -> None:
         """A decode worker was replaced."""
         self._worker_restarts.labels(loss.value).inc()
@@ -234,7 +261,13 @@ class Telemetry:
             "Population stability index of the last day's scores against the calibration's.",
             stream,
         )
+        self._stream_cores = self._gauge(
+            "gvvad_stream_cores",
+            "Cores that the stream takes, its windows' encoding included.",
+            stream,
+        )
         self._of_streams = (
+            self._stream_cores,
             self._up,
             self._last_frame,
             self._score,
@@ -315,6 +348,34 @@ class Telemetry:
         self._evidence_bytes = self._gauge("gvvad_evidence_bytes", "Size of all evidence.", [])
         self._disk_free = self._gauge(
             "gvvad_evidence_disk_free_bytes", "Room left on the disk that evidence is kept on.", []
+        )
+
+    def _make_capacity_metrics(self) -> None:
+        self._capacity_cores = self._gauge(
+            "gvvad_capacity_cores", "Cores that all streams together may take.", []
+        )
+        self._load_cores = self._gauge(
+            "gvvad_load_cores",
+            "Cores that live streams take; new ones as it is expected of them.",
+            ["stage"],
+        )
+        self._capacity_used = self._gauge(
+            "gvvad_capacity_used_ratio",
+            "Part of the capacity that is taken, of cores or of the engine; over 1 is overload.",
+            [],
+        )
+        self._capacity_streams = self._gauge(
+            "gvvad_capacity_streams", "Live streams like today's that would fill the capacity.", []
+        )
+        self._refused = self._counter(
+            "gvvad_streams_refused", "Streams that there was no room for.", ["reason"]
+        )
+        for reason in ("capacity", "max_streams"):
+            self._refused.labels(reason)
+        self._window_cores = self._gauge(
+            "gvvad_engine_window_core_seconds",
+            "Processor time of a window as measured at the start, alone and in a full batch.",
+            ["run"],
         )
 
     def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from server.admission import Admission
 from server.batcher import Batcher
 from server.evidence.keeper import EvidenceKeeper
 from server.ingest.events import (
@@ -42,12 +43,14 @@ class WorkerReports:
         store: StreamStore,
         telemetry: Telemetry,
         keeper: EvidenceKeeper,
+        admission: Admission,
     ) -> None:
         self._registry = registry
         self._batcher = batcher
         self._store = store
         self._telemetry = telemetry
         self._keeper = keeper
+        self._admission = admission
 
     def take(self, event: IngestEvent) -> None:
         """Take one event, of a stream or of evidence."""
@@ -62,11 +65,13 @@ class WorkerReports:
         match event:
             case WindowReady():
                 self._batcher.submit(stream.lane, event.window)
+                self._admission.closed(stream, 1, 1)
                 self._reserve(stream)
             case WindowsSkipped():
                 self._batcher.pass_over(stream.lane, event.count - len(event.windows))
                 for skipped in event.windows:
                     self._batcher.report_drop(stream.lane, skipped.span, skipped.reason)
+                self._admission.skipped(stream, event)
                 self._reserve(stream)
             case StatusChanged():
                 self.change_status(stream, event)
@@ -89,11 +94,13 @@ class WorkerReports:
                 is_up = event.state is StreamState.RUNNING
                 self._telemetry.stream_up(event.stream_id, is_up)
         if event.state is not StreamState.RUNNING:
+            self._admission.interrupted(event.stream_id)
             self._batcher.break_off(stream.lane)
             if stream.session is not None:
                 stream.session.conclude(event, stream.lane.next_sequence)
 
     def _count_frames(self, stream: StreamRecord, event: FrameStats) -> None:
+        self._admission.told(event)
         with self._registry.lock:
             stream.status = replace(
                 stream.status,

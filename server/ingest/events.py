@@ -85,6 +85,7 @@ class FrameStats:
         last_frame_seconds: UTC of the newest frame's arrival.
         decode_seconds: spent in the decoder.
         preprocess_seconds: spent in scaling, colour conversion and looking for motion.
+        cpu_seconds: processor time of the stream's thread, all its work.
     """
 
     stream_id: str
@@ -93,6 +94,7 @@ class FrameStats:
     last_frame_seconds: float
     decode_seconds: float
     preprocess_seconds: float
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ class Meter:
         self._frames = self._windows = 0
         self._decode_seconds = self._preprocess_seconds = 0.0
         self._last_frame_seconds = 0.0
+        self._cpu_seconds = self._cpu_taken_seconds = 0.0
         self.begin_session()
 
     def begin_session(self) -> None:
@@ -52,7 +53,7 @@ class Meter:
             self._preprocess_seconds += seconds
 
     def count_frame(self, arrival_seconds: float) -> None:
-        """A frame was decoded that had arrived at this monotonic time."""
+        """A frame was decoded that had arrived at this monotonic time; on the stream's thread."""
         if self._first_arrival_seconds is None:
             self._first_arrival_seconds = arrival_seconds
         self._last_arrival_seconds = arrival_seconds
@@ -60,6 +61,7 @@ class Meter:
         with self._lock:
             self._frames += 1
             self._last_frame_seconds = time.time()
+            self._cpu_seconds = time.thread_time()
 
     def count_window(self) -> None:
         """A window was closed."""
@@ -78,7 +80,9 @@ class Meter:
                 last_frame_seconds=self._last_frame_seconds,
                 decode_seconds=self._decode_seconds,
                 preprocess_seconds=self._preprocess_seconds,
+                cpu_seconds=self._cpu_seconds - self._cpu_taken_seconds,
             )
             self._frames = self._windows = 0
             self._decode_seconds = self._preprocess_seconds = 0.0
+            self._cpu_taken_seconds = self._cpu_seconds
             return stats

@@ -15,6 +15,16 @@ MAX_PIXELS = 7680 * 4320
 """The largest picture that tests have tried, 8K."""
 
 
+MOST_WORKERS = 64
+
+
+def decode_processes(cores: float) -> int:
+    """Decode processes for so many cores: one each, for several decoders in one process
+    wait for one another; two at least, so that a decoder that crashes spares half of the streams.
+    """
+    return min(MOST_WORKERS, max(2, round(cores)))
+
+
 @dataclass(frozen=True, slots=True)
 class IngestSettings:
     """Values of the pool, its workers and their streams.

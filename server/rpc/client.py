@@ -30,12 +30,14 @@ from gvvad.v1 import (
 
 from server.alert_records import AlertFilter, AlertRecord
 from server.calibration import Calibration, CalibrationAsk
+from server.capacity import CapacitySummary
 from server.delivery_records import Delivery, DeliveryFilter
 from server.evidence.files import EvidenceKind
 from server.pushed import PushCounts, PushedFrame, PushFormat
 from server.rpc import alert_messages, delivery_messages, mapping, tuning_messages
 from server.rpc.alert_messages import CURSOR_KEY, WatchedAlert
 from server.rpc.calibration import calibration_request
+from server.rpc.capacity import capacity_summary
 from server.rpc.evidence_service import KIND
 from server.rpc.mapping import SENTENCE_KEY
 from server.rpc.tuning_messages import write_load, write_tuning
@@ -280,6 +282,11 @@ class Client:
     def model(self) -> ModelInfo:
         """What the server scores with. Raises: ClientError."""
         return mapping.model_info(self._ask(self._models.GetModel, model_pb2.GetModelRequest()))
+
+    def capacity(self) -> CapacitySummary:
+        """What the streams take and what there is. Raises: ClientError."""
+        request = model_pb2.GetCapacityRequest()
+        return capacity_summary(self._ask(self._models.GetCapacity, request))
 
     def watch_scores(self, stream_id: str | None = None) -> Watch[WindowScore]:
         """Scores of one stream or of all, from now on.

@@ -23,6 +23,7 @@ from gvvad.v1 import (
 )
 
 from server.calibration import Calibration, CalibrationAsk
+from server.capacity import CapacitySummary
 from server.desk import AlertDesk
 from server.evidence.reader import EvidenceReader
 from server.hub import Hub, OfStream
@@ -30,6 +31,7 @@ from server.push import PushCalls, PushSession
 from server.pushed import PushFormat
 from server.rpc import mapping, requests
 from server.rpc.calibration import calibration_ask
+from server.rpc.capacity import capacity_message
 from server.rpc.tuning_messages import calibration_message
 from server.scoring import WindowScore
 from server.streams import StreamConfig
@@ -64,6 +66,9 @@ class Backend(Protocol):
     desk: AlertDesk
     model: ModelInfo
     push_calls: PushCalls
+
+    @property
+    def capacity(self) -> CapacitySummary: ...
 
     @property
     def evidence(self) -> EvidenceReader: ...
@@ -227,6 +232,13 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         context: grpc.aio.ServicerContext[model_pb2.GetModelRequest, model_pb2.Model],
     ) -> model_pb2.Model:
         return mapping.model_message(self._backend.model)
+
+    async def GetCapacity(  # noqa: N802
+        self,
+        request: model_pb2.GetCapacityRequest,
+        context: grpc.aio.ServicerContext[model_pb2.GetCapacityRequest, model_pb2.Capacity],
+    ) -> model_pb2.Capacity:
+        return capacity_message(self._backend.capacity)
 
 
 async def _feed(

@@ -121,4 +121,4 @@ def test_every_rule_is_evaluated_and_none_fires_on_a_healthy_server(prometheus: 
     assert {rule["name"] for rule in rules if rule["health"] == "err"} == set()
     firing = {rule["name"] for rule in rules if rule.get("state") == "firing"}
     assert firing - {"GvvadEvidenceDiskLow"} == set()  # there is no evidence here, and no disk
-    assert len(rules) == 28
+    assert len(rules) == 30

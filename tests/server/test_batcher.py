@@ -143,6 +143,17 @@ def test_scores_follow_the_state_of_their_own_stream(batcher: Batcher, sink: Sin
         assert [s.score for s in by_stream[name]] == pytest.approx(expected, abs=1e-6)
 
 
+def test_files_wait_for_all_cameras(batcher: Batcher, gate: Gate, sink: Sink) -> None:
+    files = [batcher.open_lane(f"file{n}", 0, lossless=True) for n in range(12)]
+    cameras = [batcher.open_lane(f"cam{n}", 0) for n in range(3)]
+    hold(gate, batcher, files[0])
+    for lane in [*files, *cameras]:
+        batcher.submit(lane, window(1))
+    gate.open.set()
+    scores = sink.wait_for(16)
+    assert {score.stream_id for score in scores[1:4]} == {"cam0", "cam1", "cam2"}
+
+
 def test_the_newest_window_wins_and_the_older_one_is_told(
     batcher: Batcher, gate: Gate, sink: Sink
 ) -> None:

@@ -18,7 +18,15 @@ import pytest
 
 from server.cli import main
 from server.scoring import DropReason
-from server.streams import Mode, Reason, StreamState, StreamStatus, Transport
+from server.streams import (
+    Mode,
+    Reason,
+    SourceUrl,
+    StreamConfig,
+    StreamState,
+    StreamStatus,
+    Transport,
+)
 from tests.support.backend import MODEL, MemoryBackend, a_score, an_alert
 from tests.support.served import Served, loop_in_thread, serving
 
@@ -157,6 +165,19 @@ def test_the_model_is_shown(served: Served, capsys) -> None:
     assert MODEL.bundle_id in capsys.readouterr().out
     assert main(["model", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["window_seconds"] == 1.28
+
+
+def test_the_capacity_is_shown(served: Served, capsys) -> None:
+    for stream_id in ("door", "yard"):
+        served.run(served.backend.create(StreamConfig(stream_id, SourceUrl("rtsp://10.0.0.1/x"))))
+    assert main(["capacity"]) == 0
+    shown = capsys.readouterr().out
+    assert "2 of about 3 like these, 0 thinned" in shown
+    assert "1.75 of 3.00 in use: decode 1.00, encode 0.50, rest 0.25" in shown
+    assert main(["capacity", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["streams_estimated"] == 3
+    assert found["enforced"]
 
 
 # Watch

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from server.alerts import Alert, AlertState, alert_id
 from server.calibration import Calibration, CalibrationAsk, CalibrationError
+from server.capacity import Capacity, CapacitySummary, Load, Member, StreamCost
 from server.delivery_records import Delivery, DeliveryFilter
 from server.desk import AlertDesk
 from server.evidence.keeper import EvidenceKeeper
@@ -67,6 +68,14 @@ class MemoryBackend:
         self.max_streams = max_streams
         self.views: dict[str, StreamView] = {}
         self.evidence: EvidenceReader = EvidenceKeeper(EvidenceRules(), Telemetry()).reader
+
+    @property
+    def capacity(self) -> CapacitySummary:
+        members = [
+            Member(stream_id, number=number, cost=StreamCost(0.5, Load(0.25, 0.125)))
+            for number, stream_id in enumerate(self.views)
+        ]
+        return Capacity(Load(3.0, 0.75), members, Load(0.25)).summary()
 
     async def create(self, config: StreamConfig) -> StreamView:
         if config.url.scheme == "file":

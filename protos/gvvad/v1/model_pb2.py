@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gvvad/v1/model.proto\x12\x08gvvad.v1\x1a\x1egoogle/protobuf/duration.proto\"\x11\n\x0fGetModelRequest\"\x97\x02\n\x05Model\x12\x11\n\tbundle_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62undle_name\x18\x02 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x11\n\tthreshold\x18\x07 \x01(\x01\x12)\n\x06window\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x03\x66ps\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0esampled_frames\x18\n \x01(\x05\x12\x0e\n\x06height\x18\x0b \x01(\x05\x12\r\n\x05width\x18\x0c \x01(\x05\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\r \x01(\x05\x42\x06\n\x04_fps2F\n\x0cModelService\x12\x36\n\x08GetModel\x12\x19.gvvad.v1.GetModelRequest\x1a\x0f.gvvad.v1.Modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gvvad/v1/model.proto\x12\x08gvvad.v1\x1a\x1egoogle/protobuf/duration.proto\"\x11\n\x0fGetModelRequest\"\x14\n\x12GetCapacityRequest\"\xd7\x01\n\x08\x43\x61pacity\x12\r\n\x05\x63ores\x18\x01 \x01(\x01\x12\x14\n\x0c\x64\x65\x63ode_cores\x18\x02 \x01(\x01\x12\x14\n\x0c\x65ncode_cores\x18\x03 \x01(\x01\x12\x12\n\nrest_cores\x18\x04 \x01(\x01\x12\x12\n\nused_ratio\x18\x05 \x01(\x01\x12\x0f\n\x07streams\x18\x06 \x01(\x05\x12\x0f\n\x07thinned\x18\x07 \x01(\x05\x12\x1e\n\x11streams_estimated\x18\x08 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08\x65nforced\x18\t \x01(\x08\x42\x14\n\x12_streams_estimated\"\x97\x02\n\x05Model\x12\x11\n\tbundle_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62undle_name\x18\x02 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x11\n\tthreshold\x18\x07 \x01(\x01\x12)\n\x06window\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x03\x66ps\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0esampled_frames\x18\n \x01(\x05\x12\x0e\n\x06height\x18\x0b \x01(\x05\x12\r\n\x05width\x18\x0c \x01(\x05\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\r \x01(\x05\x42\x06\n\x04_fps2\x87\x01\n\x0cModelService\x12\x36\n\x08GetModel\x12\x19.gvvad.v1.GetModelRequest\x1a\x0f.gvvad.v1.Model\x12?\n\x0bGetCapacity\x12\x1c.gvvad.v1.GetCapacityRequest\x1a\x12.gvvad.v1.Capacityb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETMODELREQUEST']._serialized_start=66
   _globals['_GETMODELREQUEST']._serialized_end=83
-  _globals['_MODEL']._serialized_start=86
-  _globals['_MODEL']._serialized_end=365
-  _globals['_MODELSERVICE']._serialized_start=367
-  _globals['_MODELSERVICE']._serialized_end=437
+  _globals['_GETCAPACITYREQUEST']._serialized_start=85
+  _globals['_GETCAPACITYREQUEST']._serialized_end=105
+  _globals['_CAPACITY']._serialized_start=108
+  _globals['_CAPACITY']._serialized_end=323
+  _globals['_MODEL']._serialized_start=326
+  _globals['_MODEL']._serialized_end=605
+  _globals['_MODELSERVICE']._serialized_start=608
+  _globals['_MODELSERVICE']._serialized_end=743
 # @@protoc_insertion_point(module_scope)

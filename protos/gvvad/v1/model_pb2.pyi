@@ -35,6 +35,86 @@ class GetModelRequest(_message.Message):
 Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 
 @_typing.final
+class GetCapacityRequest(_message.Message):
+    """Request of GetCapacity. Empty: a server has one capacity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCapacityRequest: _TypeAlias = GetCapacityRequest  # noqa: Y015
+
+@_typing.final
+class Capacity(_message.Message):
+    """What the streams take and what there is. Lossless sources (files, lossless pushes) take
+    what is left and are not counted. A stream that was not measured yet, which takes some
+    seconds, counts as the measured ones do on average.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORES_FIELD_NUMBER: _builtins.int
+    DECODE_CORES_FIELD_NUMBER: _builtins.int
+    ENCODE_CORES_FIELD_NUMBER: _builtins.int
+    REST_CORES_FIELD_NUMBER: _builtins.int
+    USED_RATIO_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    THINNED_FIELD_NUMBER: _builtins.int
+    STREAMS_ESTIMATED_FIELD_NUMBER: _builtins.int
+    ENFORCED_FIELD_NUMBER: _builtins.int
+    cores: _builtins.float
+    """Cores that all streams together may take: a share of those that the server may use."""
+    decode_cores: _builtins.float
+    """Cores that the streams take to be received, decoded and rendered."""
+    encode_cores: _builtins.float
+    """Cores that the engine takes for their windows."""
+    rest_cores: _builtins.float
+    """Cores that the server takes beyond those."""
+    used_ratio: _builtins.float
+    """Part of the capacity that is taken, of the cores or of the engine's time, whichever is
+    fuller. Over 1 the streams take more than there is.
+    """
+    streams: _builtins.int
+    """Streams that are counted."""
+    thinned: _builtins.int
+    """Those of them that are thinned because there is no room for all their windows."""
+    streams_estimated: _builtins.int
+    """Streams like today's that would fill the capacity. Unset where today's cost nothing;
+    before any was measured, a guess from the engine's speed at the start.
+    """
+    enforced: _builtins.bool
+    """Whether a stream that no longer fits is refused; otherwise every one is taken."""
+    def __init__(
+        self,
+        *,
+        cores: _builtins.float = ...,
+        decode_cores: _builtins.float = ...,
+        encode_cores: _builtins.float = ...,
+        rest_cores: _builtins.float = ...,
+        used_ratio: _builtins.float = ...,
+        streams: _builtins.int = ...,
+        thinned: _builtins.int = ...,
+        streams_estimated: _builtins.int | None = ...,
+        enforced: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_streams_estimated", b"_streams_estimated", "streams_estimated", b"streams_estimated"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_streams_estimated", b"_streams_estimated", "cores", b"cores", "decode_cores", b"decode_cores", "encode_cores", b"encode_cores", "enforced", b"enforced", "rest_cores", b"rest_cores", "streams", b"streams", "streams_estimated", b"streams_estimated", "thinned", b"thinned", "used_ratio", b"used_ratio"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__streams_estimated: _TypeAlias = _typing.Literal["streams_estimated"]  # noqa: Y015
+    _WhichOneofArgType__streams_estimated: _TypeAlias = _typing.Literal["_streams_estimated", b"_streams_estimated"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__streams_estimated) -> _WhichOneofReturnType__streams_estimated | None: ...
+
+Global___Capacity: _TypeAlias = Capacity  # noqa: Y015
+
+@_typing.final
 class Model(_message.Message):
     """The bundle that is served and what really runs it: the server reports the
     device and engine that it found, not those that were asked for.

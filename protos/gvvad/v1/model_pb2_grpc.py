@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """The model: which bundle the server scores with, and what runs it.
+    """The model: which bundle the server scores with, what runs it, and how many streams that
+    holds.
     """
 
     def __init__(self, channel):
@@ -40,14 +41,29 @@ class ModelServiceStub:
                 request_serializer=gvvad_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=gvvad_dot_v1_dot_model__pb2.Model.FromString,
                 _registered_method=True)
+        self.GetCapacity = channel.unary_unary(
+                '/gvvad.v1.ModelService/GetCapacity',
+                request_serializer=gvvad_dot_v1_dot_model__pb2.GetCapacityRequest.SerializeToString,
+                response_deserializer=gvvad_dot_v1_dot_model__pb2.Capacity.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
-    """The model: which bundle the server scores with, and what runs it.
+    """The model: which bundle the server scores with, what runs it, and how many streams that
+    holds.
     """
 
     def GetModel(self, request, context):
         """Returns the bundle that is served.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCapacity(self, request, context):
+        """Returns what the streams take of the machine and what there is, as measured while they
+        run. A stream that no longer fits is answered RESOURCE_EXHAUSTED by CreateStream, and
+        by ScoreVideo where it would make a temporary stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +77,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=gvvad_dot_v1_dot_model__pb2.GetModelRequest.FromString,
                     response_serializer=gvvad_dot_v1_dot_model__pb2.Model.SerializeToString,
             ),
+            'GetCapacity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCapacity,
+                    request_deserializer=gvvad_dot_v1_dot_model__pb2.GetCapacityRequest.FromString,
+                    response_serializer=gvvad_dot_v1_dot_model__pb2.Capacity.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'gvvad.v1.ModelService', rpc_method_handlers)
@@ -70,7 +91,8 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """The model: which bundle the server scores with, and what runs it.
+    """The model: which bundle the server scores with, what runs it, and how many streams that
+    holds.
     """
 
     @staticmethod
@@ -90,6 +112,33 @@ class ModelService:
             '/gvvad.v1.ModelService/GetModel',
             gvvad_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
             gvvad_dot_v1_dot_model__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCapacity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gvvad.v1.ModelService/GetCapacity',
+            gvvad_dot_v1_dot_model__pb2.GetCapacityRequest.SerializeToString,
+            gvvad_dot_v1_dot_model__pb2.Capacity.FromString,
             options,
             channel_credentials,
             insecure,

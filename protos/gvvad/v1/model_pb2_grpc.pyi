@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """The model: which bundle the server scores with, and what runs it."""
+    """The model: which bundle the server scores with, what runs it, and how many streams that
+    holds.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,17 +37,31 @@ class ModelServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.Model]
     """Returns the bundle that is served."""
+    GetCapacity: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetCapacityRequest, _model_pb2.Capacity]
+    """Returns what the streams take of the machine and what there is, as measured while they
+    run. A stream that no longer fits is answered RESOURCE_EXHAUSTED by CreateStream, and
+    by ScoreVideo where it would make a temporary stream.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """The model: which bundle the server scores with, and what runs it."""
+    """The model: which bundle the server scores with, what runs it, and how many streams that
+    holds.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetModel: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Returns the bundle that is served."""
+    GetCapacity: _aio.UnaryUnaryMultiCallable[_model_pb2.GetCapacityRequest, _model_pb2.Capacity]  # type: ignore[assignment]
+    """Returns what the streams take of the machine and what there is, as measured while they
+    run. A stream that no longer fits is answered RESOURCE_EXHAUSTED by CreateStream, and
+    by ScoreVideo where it would make a temporary stream.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The model: which bundle the server scores with, and what runs it."""
+    """The model: which bundle the server scores with, what runs it, and how many streams that
+    holds.
+    """
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -54,5 +70,16 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
         """Returns the bundle that is served."""
+
+    @_abc_1.abstractmethod
+    def GetCapacity(
+        self,
+        request: _model_pb2.GetCapacityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.Capacity, _abc.Awaitable[_model_pb2.Capacity]]:
+        """Returns what the streams take of the machine and what there is, as measured while they
+        run. A stream that no longer fits is answered RESOURCE_EXHAUSTED by CreateStream, and
+        by ScoreVideo where it would make a temporary stream.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

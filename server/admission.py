@@ -1,0 +1,256 @@
+"""Whether another stream is taken, and which ones are thinned: measurement, law and deed.
+
+`server.capacity` decides; here its figures come together from the registry and from what
+was measured, every two seconds and whenever a client asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from server.capacity import Capacity, Load, Member, StreamCost
+from server.cores import cpu_seconds_of
+from server.engine.pace import DECODE_CORES, Pace, WindowCost
+from server.ingest.events import FrameStats, WindowsSkipped
+from server.record import StreamRecord
+from server.registry import Registry
+from server.sampling import EveryNth, EveryWindow, OnMotion, Sampling
+from server.scoring import DropReason
+from server.streams import StreamConfig
+from server.telemetry import Telemetry
+from server.usage import Usage
+from server.views import CapacityError
+
+LOOK_SECONDS = 2.0
+
+MOTION_SHARE = 0.5
+"""Part of its windows that a stream sampled on motion is taken to need until it was seen so."""
+
+_BY_SAMPLING = frozenset({DropReason.THINNED, DropReason.STILL})
+
+logger = logging.getLogger(__name__)
+
+_NO_COST = WindowCost(0.0, 0.0)
+
+Thin = Callable[[str, bool], None]
+"""Thins a stream, or gives it all its windows back."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityRules:
+    """What the streams may take.
+
+    Attributes:
+        cores: that the server may use; over 0.
+        share: of them, and of the engine's time, that all streams together may take.
+        enforced: whether a stream beyond that is refused.
+        pace: of the engine.
+        windows_per_second: of a camera, where the bundle says; a guess before any is measured.
+    """
+
+    cores: float = math.inf
+    share: float = 1.0
+    enforced: bool = False
+    pace: Pace = field(default_factory=lambda: Pace(None, _NO_COST, _NO_COST, 1))
+    windows_per_second: float = 1.0
+
+    @property
+    def budget(self) -> Load:
+        """Of all streams together; the engine is one."""
+        return Load(self.cores * self.share, self.share)
+
+
+class Admission:
+    """Keeps the account of all streams.
+
+    Args:
+        registry: of the streams.
+        rules: what they may take.
+        telemetry: where the account is shown.
+        worker_pids: process ids of the decode workers that live now.
+        thin: does what is decided.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        rules: CapacityRules,
+        telemetry: Telemetry,
+        worker_pids: Callable[[], Sequence[int]],
+        thin: Thin,
+    ) -> None:
+        self._registry, self._rules = registry, rules
+        self._telemetry = telemetry
+        self._worker_pids, self._thin = worker_pids, thin
+        self._usage = Usage(rules.pace)
+        self._overloaded = False
+        telemetry.engine_pace(rules.pace)
+
+    # Told from any thread
+
+    def told(self, stats: FrameStats) -> None:
+        """A decode worker gave account of a stream."""
+        self._usage.told(stats.stream_id, time.monotonic(), stats.cpu_seconds)
+
+    def closed(self, stream: StreamRecord, windows: int, for_engine: int) -> None:
+        """A stream closed so many windows, of which so many are for the engine."""
+        live = not stream.lane.lossless
+        self._usage.closed(stream.config.stream_id, windows, for_engine, live=live)
+
+    def skipped(self, stream: StreamRecord, event: WindowsSkipped) -> None:
+        """A stream closed windows that do not come to the engine, by its sampling or by delay."""
+        by_sampling = sum(one.reason in _BY_SAMPLING for one in event.windows)
+        self.closed(stream, event.count, event.count - by_sampling)
+
+    def interrupted(self, stream_id: str) -> None:
+        """A stream's source broke off."""
+        self._usage.interrupted(stream_id)
+
+    def ran(self, windows: int) -> None:
+        """The engine encoded so many windows in one run."""
+        self._usage.ran(windows)
+
+    def forget(self, stream_id: str) -> None:
+        """A stream is gone."""
+        self._usage.forget(stream_id)
+
+    # Asked in the event loop
+
+    async def watch(self) -> None:
+        """Look every two seconds, for ever."""
+        while True:
+            self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def look(self) -> None:
+        """Measure, show the account, and thin or restore where that is due."""
+        used = {pid: cpu_seconds_of(pid) for pid in [os.getpid(), *self._worker_pids()]}
+        known = {pid: seconds for pid, seconds in used.items() if seconds is not None}
+        self._usage.looked(time.monotonic(), known, os.getpid())
+        capacity = self.settle()
+        self._telemetry.capacity(capacity.summary())
+        for member in capacity.members:
+            if member.cost is not None:
+                cores = member.cost.at(member.share).cores
+                self._telemetry.stream_cores(member.stream_id, cores)
+
+    def settle(self) -> Capacity:
+        """Thin or restore what the account of this moment asks for; returns it after that."""
+        capacity = self.capacity()
+        adjustments = capacity.adjustments()
+        for change in adjustments:
+            self._thin(change.stream_id, change.thinned)
+        if adjustments:
+            capacity = self.capacity()
+        self._tell_overload(capacity)
+        return capacity
+
+    def _tell_overload(self, capacity: Capacity) -> None:
+        if capacity.overloaded and not self._overloaded:
+            logger.warning(
+                "streams take more than there is (%s), and no more of them may be thinned: "
+                "latency will grow; delete a stream, lower a camera's rate or size, or let one "
+                "be thinned",
+                _in_use(capacity),
+            )
+        elif self._overloaded and not capacity.overloaded:
+            logger.info("streams fit again (%s)", _in_use(capacity))
+        self._overloaded = capacity.overloaded
+
+    def check(self, config: StreamConfig, *, lossless: bool) -> None:
+        """Refuse a stream that there is no place or no capacity for.
+
+        Args:
+            config: of the stream.
+            lossless: it waits for what others leave, and is not counted.
+
+        Raises:
+            StreamExistsError: the id, or the port to listen on, is taken.
+            CapacityError: there are as many streams as may be, or they take all there is.
+        """
+        try:
+            self._registry.check_free(config)
+        except CapacityError:
+            self._telemetry.stream_refused("max_streams")
+            raise
+        if lossless:
+            return
+        capacity = self.capacity()
+        newcomer = _member_of(config, len(capacity.members))
+        if not capacity.admits(newcomer):
+            self._telemetry.stream_refused("capacity")
+            raise CapacityError(refusal(capacity, newcomer))
+
+    def capacity(self) -> Capacity:
+        """The account of this moment."""
+        rules = self._rules
+        live = [stream for stream in self._registry.all() if not stream.lane.lossless]
+        live.sort(key=lambda stream: stream.created_seconds)
+        members = [self._member(stream, number) for number, stream in enumerate(live)]
+        window = self._usage.window()
+        prior = StreamCost(DECODE_CORES, window.times(rules.windows_per_second))
+        return Capacity(rules.budget, members, self._usage.rest(), prior, rules.enforced)
+
+    def _member(self, stream: StreamRecord, number: int) -> Member:
+        stream_id, thinned = stream.config.stream_id, stream.thinned
+        seen = self._usage.share(stream_id)
+        member = _member_of(stream.config, number, seen_full=None if thinned else seen)
+        if not thinned:
+            return replace(member, cost=self._usage.cost(stream_id))
+        when_full = stream.config.sampling_when_full
+        return replace(
+            member,
+            cost=self._usage.cost(stream_id),
+            thin_share=None if when_full is None else _share(when_full, seen),
+            thinned=True,
+        )
+
+
+def refusal(capacity: Capacity, newcomer: Member) -> str:
+    """Why there is no room for another stream, in one sentence."""
+    count, each = len(capacity.members), capacity.each
+    engine_binds = not Load(0.0, capacity.load.engine + each.engine).fits(capacity.budget)
+    one = f"{each.engine:.3g}" if engine_binds else f"{each.cores:.3g}"
+    thinning = "let it be thinned (sampling_when_full), "
+    if newcomer.thin_share is not None:
+        thinning = ""
+    return (
+        f"this server holds about {capacity.streams:.0f} streams like the {count} it has "
+        f"({_in_use(capacity, engine=engine_binds)}, one takes {one}); "
+        f"delete one, {thinning}or raise capacity.share"
+    )
+
+
+def _in_use(capacity: Capacity, *, engine: bool = False) -> str:
+    load, budget = capacity.load, capacity.budget
+    if engine:
+        return f"the engine is busy {load.engine:.2f} of {budget.engine:.2f} of the time"
+    return f"{load.cores:.2f} of {budget.cores:.2f} cores in use"
+
+
+def _member_of(config: StreamConfig, number: int, seen_full: float | None = None) -> Member:
+    when_full = config.sampling_when_full
+    return Member(
+        config.stream_id,
+        config.priority,
+        number,
+        full_share=_share(config.sampling, seen_full),
+        thin_share=None if when_full is None else _share(when_full),
+    )
+
+
+def _share(sampling: Sampling, seen: float | None = None) -> float:
+    """Part of the windows that a rule sends to the engine; of motion what was seen, or a guess."""
+    match sampling:
+        case EveryWindow():
+            return 1.0
+        case EveryNth():
+            return 1.0 / sampling.n
+        case OnMotion():
+            return MOTION_SHARE if seen is None else seen
