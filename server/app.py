@@ -138,7 +138,7 @@ class App:
         await self._http.stop()
 
     def _load_detector(self, bundle: Bundle) -> tuple[Engine, Pace]:
-        engine, largest = self._settings.engine, self._settings.batch.max_batch
+        engine, largest = self._settings.engine, self._settings.batch.largest
         choice = EngineChoice(
             engine.name,
             engine.device,
@@ -153,6 +153,7 @@ class App:
             largest,
             self._cores,
             windows_per_second(bundle),
+            halves=self._settings.batch.max_batch is None,
         )
         with thread_named(ENGINE):  # the threads that it starts take the name
             return open_at_pace(
@@ -186,7 +187,7 @@ class App:
             detector,
             model_info(bundle, detector),
             SupervisorSettings(
-                batch=settings.batch.to_values(),
+                batch=settings.batch.to_values(pace.batch),
                 alerts=settings.alerts.to_values(),
                 max_streams=settings.max_streams,
                 access=access,

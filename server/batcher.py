@@ -49,7 +49,7 @@ class BatchSettings:
 
     Attributes:
         max_batch: windows of one encoder call.
-        max_wait_seconds: how long a first window waits for others.
+        max_wait_seconds: how long after it came a window may wait for others.
     """
 
     max_batch: int = 8
@@ -70,6 +70,7 @@ class _Entry:
     span: WindowSpan | None
     window: Window | None = None
     drop_reason: DropReason | None = None
+    came_seconds: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True, eq=False)
@@ -208,8 +209,7 @@ class Batcher:
         with self._wake:
             while not self._stopping and not any(lane.entries for lane in self._lanes):
                 self._wake.wait(_IDLE_WAIT_SECONDS)
-            if self._settings.max_wait_seconds:
-                self._wake.wait_for(self._batch_is_full, self._settings.max_wait_seconds)
+            self._wake.wait_for(self._batch_is_full, self._patience_seconds())
             if self._stopping:
                 return None
             ready = [lane for lane in self._lanes if _has_window(lane)]
@@ -219,6 +219,14 @@ class Batcher:
             self._lanes = [lane for lane in self._lanes if lane not in chosen] + chosen
             taken = [(lane, _take_entries(lane, scored=lane in chosen)) for lane in self._lanes]
             return [(lane, entries) for lane, entries in taken if entries]
+
+    def _patience_seconds(self) -> float:
+        """Until the first of the windows has waited for as long as it may: behind a run it did."""
+        came = [
+            entry.came_seconds for lane in self._lanes for entry in lane.entries if entry.window
+        ]
+        left = min(came, default=0.0) + self._settings.max_wait_seconds - time.monotonic()
+        return max(0.0, left)
 
     def _batch_is_full(self) -> bool:
         waiting = sum(1 for lane in self._lanes if _has_window(lane))

@@ -147,23 +147,32 @@ class CapacitySettings(Group):
     cores: Annotated[float, Field(gt=0, le=1024)] | None = None
 
 
+LARGEST_BATCH = 8
+
+
 class BatchSettings(Group):
     """How windows of several streams share one run of the encoder.
 
     Attributes:
-        max_batch: windows of one run.
-        max_wait_ms: how long a window waits for others, in milliseconds.
+        max_batch: windows of one run; None takes 8, or fewer where the trial at the start finds
+            that a window then takes less of the CPU.
+        max_wait_ms: how long after it came a window may wait for others, in milliseconds.
     """
 
-    max_batch: Annotated[int, Field(ge=1, le=256)] = 8
+    max_batch: Annotated[int, Field(ge=1, le=256)] | None = None
     max_wait_ms: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 5
 
-    def to_values(self) -> BatchValues:
-        """The same in the batcher's own type."""
+    @property
+    def largest(self) -> int:
+        """Windows of the largest run that may be."""
+        return self.max_batch or LARGEST_BATCH
+
+    def to_values(self, most: int) -> BatchValues:
+        """The same in the batcher's own type, for runs of `most` windows."""
         # Only now: the batcher brings the inference engine along, which takes a while.
         from server.batcher import BatchSettings as BatchValues
 
-        return BatchValues(self.max_batch, self.max_wait_ms / 1000)
+        return BatchValues(most, self.max_wait_ms / 1000)
 
 
 class IngestSettings(Group):

@@ -27,6 +27,9 @@ DECODE_CORES = 0.03
 ENGINE_ROOM = 0.85
 """Busy for a larger part of the time, the engine would bind before the cores do."""
 
+NEARLY = 1.05
+"""A larger run may cost so much more a window than the cheapest: trials err by as much."""
+
 _TRIAL_SECONDS = 0.15
 _MOST_RUNS = 8
 
@@ -85,12 +88,14 @@ class Bench:
         batch: windows of the largest run.
         cores: that the server may use.
         windows_per_second: of one camera.
+        halves: the largest run may be made smaller where a window then takes less.
     """
 
     image_shape: tuple[int, ...]
     batch: int
     cores: float
     windows_per_second: float
+    halves: bool = False
 
 
 def open_at_pace(
@@ -123,7 +128,9 @@ def open_at_pace(
             if choose(tried, bench) is other_pace:
                 engine, other, pace = other, engine, other_pace
             other.close()
-    _tell(pace, tried, bench)
+    if bench.halves and engine.device == "cpu":
+        pace = _halved(engine, pace, bench)
+    _tell(pace, tried)
     return engine, pace
 
 
@@ -150,6 +157,23 @@ def _has_room(pace: Pace, bench: Bench) -> bool:
     camera_cores = DECODE_CORES + bench.windows_per_second * pace.full.core_seconds
     cameras = bench.cores / camera_cores
     return cameras * bench.windows_per_second * pace.full.seconds <= ENGINE_ROOM
+
+
+def _halved(engine: Engine, pace: Pace, bench: Bench) -> Pace:
+    """The same with the largest run at which a window costs least, or nearly.
+
+    What a large run works on outgrows a CPU's caches: then more windows at a time only
+    make each of them dearer.
+    """
+    if pace.full is pace.alone:
+        return pace
+    found = [pace]
+    while found[-1].batch > 1:
+        batch = found[-1].batch // 2
+        cost = _measured(engine, bench, batch) if batch > 1 else pace.alone
+        found.append(replace(pace, full=cost, batch=batch))
+    bound = NEARLY * min(one.full.core_seconds for one in found)
+    return next(one for one in found if one.full.core_seconds <= bound)
 
 
 def _tried(
@@ -179,17 +203,17 @@ def _measured(engine: Engine, bench: Bench, windows: int) -> WindowCost:
     return WindowCost(core_seconds / windows, fastest / windows)
 
 
-def _tell(pace: Pace, tried: list[Pace], bench: Bench) -> None:
+def _tell(pace: Pace, tried: list[Pace]) -> None:
     others = ", ".join(
         f"{other.threads} threads {1000 * other.full.core_seconds:.1f}"
         for other in tried
-        if other is not pace
+        if other.threads != pace.threads
     )
     logger.info(
-        "engine threads: %s, %.1f core-ms a window in batches of %d (alone %.1f, in %.1f ms)%s",
+        "engine threads: %s, %.1f core-ms a window in runs of up to %d (alone %.1f, in %.1f ms)%s",
         pace.threads or "its own",
         1000 * pace.full.core_seconds,
-        bench.batch,
+        pace.batch,
         1000 * pace.alone.core_seconds,
         1000 * pace.alone.seconds,
         f"; {others}" if others else "",

@@ -369,3 +369,22 @@ def test_a_stuck_engine_holds_a_bounded_number_of_entries(
     gate.open.set()
     last = sink.wait_for(MAX_DROPS_HELD + 1)[-1]
     assert (last.sequence, last.drop_reason) == (3 * MAX_DROPS_HELD - 1, None)
+
+
+def test_a_window_that_waited_behind_a_run_waits_for_no_others(gate: Gate, sink: Sink) -> None:
+    patient = Batcher(gate, BatchSettings(max_batch=4, max_wait_seconds=1.0), sink)
+    patient.start()
+    try:
+        busy, late = patient.open_lane("busy", 0), patient.open_lane("late", 0)
+        gate.open.clear()
+        patient.submit(busy, window(0))
+        assert gate.entered.wait(10)  # once its second of patience is over
+        patient.submit(late, window(0))
+        threading.Event().wait(1.0)
+        gate.open.set()
+        opened = time.monotonic()
+        sink.wait_for(2)
+        assert time.monotonic() - opened < 0.9  # and not another second
+    finally:
+        gate.open.set()
+        patient.stop()

@@ -136,4 +136,8 @@ def test_defaults_of_alerts_are_those_of_the_state_machine() -> None:
 
 def test_milliseconds_become_seconds_at_the_batcher() -> None:
     batch = load_settings(None, {"batch.max_wait_ms": "20", "batch.max_batch": "4"}, {}).batch
-    assert (batch.to_values().max_batch, batch.to_values().max_wait_seconds) == (4, 0.02)
+    assert (batch.largest, batch.to_values(2).max_batch, batch.to_values(2).max_wait_seconds) == (
+        4,
+        2,
+        0.02,
+    )

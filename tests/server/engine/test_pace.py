@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.bundle import Bundle
+from server.contract import Feature, Image
 from server.engine.choice import Engine, EngineChoice, load_engine
 from server.engine.pace import LATENCY_SECONDS, Bench, Pace, WindowCost, choose, open_at_pace
 from server.engine.plans import Batches
@@ -107,3 +110,43 @@ def test_threads_that_were_asked_for_are_not_searched(bundle: Bundle, bench: Ben
 def test_one_core_needs_no_search(bundle: Bundle, bench: Bench) -> None:
     _, found = open_at_pace(ANY, replace(bench, cores=0.5), lambda c: load_engine(bundle, c))
     assert found.threads == 1
+
+
+class Costly:
+    """An engine whose windows cost what a table says, by the size of the run."""
+
+    name, device, precision = "onnxruntime", "cpu", "fp32"
+
+    def __init__(self, core_seconds: dict[int, float]) -> None:
+        self._core_seconds = core_seconds
+
+    def warm_up(self, max_batch: int) -> None:
+        self.encode(np.zeros((max_batch, 1), np.uint8))
+
+    def encode(self, images: Image) -> Feature:
+        until = time.process_time() + len(images) * self._core_seconds[len(images)]
+        while time.process_time() < until:
+            pass
+        return np.zeros((len(images), 1), np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("core_ms", "batch"),
+    [
+        ({1: 2.0, 2: 2.0, 4: 2.6, 8: 3.0}, 2),
+        ({1: 4.0, 2: 3.0, 4: 2.0, 8: 1.0}, 8),
+        ({1: 1.0, 2: 2.0, 4: 2.0, 8: 2.0}, 1),
+    ],
+)
+def test_runs_are_as_large_as_pays(core_ms: dict[int, float], batch: int) -> None:
+    engine = Costly({size: ms / 1000 for size, ms in core_ms.items()})
+    asked = replace(ANY, threads=1)
+    found = [
+        open_at_pace(asked, replace(BENCH, halves=halves), lambda _: engine)[1]  # type: ignore[arg-type]  # it has no head
+        for halves in (True, False)
+    ]
+    assert [pace.batch for pace in found] == [batch, 8]
+    assert found[0].full.core_seconds == pytest.approx(core_ms[batch] / 1000, rel=0.2)
