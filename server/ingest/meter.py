@@ -25,7 +25,7 @@ class Meter:
         self.session_frames = 0
         self._first_arrival_seconds: float | None = None
         self._last_arrival_seconds: float | None = None
-        self._first_packet_seconds: float | None = None
+        self._undecoded_seconds: float | None = None
 
     @property
     def session_seconds(self) -> float:
@@ -34,16 +34,21 @@ class Meter:
             return 0.0
         return self._last_arrival_seconds - self._first_arrival_seconds
 
-    @property
-    def frame_age_seconds(self) -> float:
-        """Seconds since this session's newest frame, before one since its first packet."""
-        last = self._last_arrival_seconds or self._first_packet_seconds
-        return 0.0 if last is None else time.monotonic() - last
+    def count_packet(self, arrival_seconds: float, decode_seconds: float) -> float:
+        """A packet that arrived then was decoded.
+
+        Returns:
+            Seconds for which packets have come by now without a frame; a pause of the
+            source is no part of them.
+        """
+        since = self._undecoded_seconds
+        if since is None:
+            since = self._undecoded_seconds = arrival_seconds
+        self.count_decoding(decode_seconds)
+        return arrival_seconds - since
 
     def count_decoding(self, seconds: float) -> None:
-        """A packet was decoded."""
-        if self._first_packet_seconds is None:
-            self._first_packet_seconds = time.monotonic()
+        """Time was spent in the decoder."""
         with self._lock:
             self._decode_seconds += seconds
 
@@ -57,6 +62,7 @@ class Meter:
         if self._first_arrival_seconds is None:
             self._first_arrival_seconds = arrival_seconds
         self._last_arrival_seconds = arrival_seconds
+        self._undecoded_seconds = None
         self.session_frames += 1
         with self._lock:
             self._frames += 1

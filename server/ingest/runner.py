@@ -319,11 +319,11 @@ class StreamRunner:
             capture_seconds = self._started_utc_seconds + float(packet.pts * packet.time_base)
         self.recorder.take(packet, capture_seconds)
         self._progress_seconds = time.monotonic()
-        self._meter.count_decoding(decode_seconds)
+        undecoded_seconds = self._meter.count_packet(self._progress_seconds, decode_seconds)
         allowed_seconds = self._settings.read_timeout_seconds
         if not self._meter.session_frames:
             allowed_seconds = max(allowed_seconds, FIRST_FRAME_SECONDS)
-        if self._meter.frame_age_seconds > allowed_seconds and not self._plays_file:
+        if undecoded_seconds > allowed_seconds and not self._plays_file:
             sentence = f"packets came, but no frame could be decoded for {allowed_seconds:g} s"
             raise SourceError(Reason.STALE, sentence)
 
