@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 import threading
@@ -176,9 +177,11 @@ class App:
             camera_networks=settings.access.camera_networks,
             listen_networks=settings.access.listen_networks,
         )
+        workers = settings.ingest.workers or decode_processes(self._cores)
         ingest = IngestSettings(
             **settings.ingest.model_dump(exclude={"workers"}),
-            workers=settings.ingest.workers or decode_processes(self._cores),
+            workers=workers,
+            decoding_at_once=math.ceil(self._cores / workers),
             access=access,
             evidence=settings.evidence.to_rules(settings.store.url),
             log_format=settings.log.format,

@@ -30,6 +30,7 @@ from server.ingest.meter import Meter
 from server.ingest.outbox import Outbox
 from server.ingest.push import PushDecoder
 from server.ingest.recorder import EvidenceRoom, StreamRecorder
+from server.ingest.turns import Turns
 from server.ingest.video import decode, decode_file, open_file, video_stream
 from server.logs import about
 from server.preprocess import Preprocessor
@@ -56,6 +57,7 @@ class StreamRunner:
         start: the stream and the generation of this life.
         setup: what is common to all streams.
         room: for evidence, what is common to all streams.
+        turns: entered to decode and render.
         wake: called after there is something to send.
     """
 
@@ -64,10 +66,12 @@ class StreamRunner:
         start: StartStream,
         setup: WorkerSetup,
         room: EvidenceRoom,
+        turns: Turns,
         wake: Callable[[], None],
     ) -> None:
         self._config = start.config
         self._settings = setup.settings
+        self._turns = turns
         self._push = start.push
         self._pushed: queue.SimpleQueue[PushedFrame | None] = queue.SimpleQueue()
         self._plays_file = start.config.url.scheme == "file"
@@ -216,11 +220,12 @@ class StreamRunner:
     def _read(self, container: av.container.InputContainer) -> SourceError:
         name = str(self._config.url)
         if self._plays_file:
-            self._take_all(decode_file(container, name, self._on_packet))
+            self._take_all(decode_file(container, name, self._on_packet, self._turns))
             return SourceError(Reason.END_OF_STREAM, "the file was played to its end")
         broken: Exception | None = None
         try:
-            self._take_all(decode(container, video_stream(container, name), self._on_packet))
+            stream = video_stream(container, name)
+            self._take_all(decode(container, stream, self._on_packet, self._turns))
         except av.error.FFmpegError as error:
             broken = error
         return rtsp.ended(broken, self._config.mode, self._settings)
@@ -228,9 +233,10 @@ class StreamRunner:
     def _read_pushed(self, push: PushFormat) -> SourceError:
         decoder = PushDecoder(push, self._settings.max_pixels)
         while (pushed := self._next_pushed()) is not None:
-            started_seconds = time.monotonic()
-            frames = decoder.decode(pushed)
-            self._meter.count_decoding(time.monotonic() - started_seconds)
+            with self._turns:
+                started_seconds = time.monotonic()
+                frames = decoder.decode(pushed)
+                self._meter.count_decoding(time.monotonic() - started_seconds)
             self.recorder.take_push(push.codec, pushed, decoder.size)
             self._take_all(iter(frames))
             self.outbox.took(damaged=decoder.was_damaged)
@@ -328,10 +334,11 @@ class StreamRunner:
             raise SourceError(Reason.STALE, sentence)
 
     def _render(self, picture: av.VideoFrame) -> Image:
-        started_seconds = time.monotonic()
-        image = self._preprocess(picture)
-        self._meter.count_preprocessing(time.monotonic() - started_seconds)
-        return image
+        with self._turns:
+            started_seconds = time.monotonic()
+            image = self._preprocess(picture)
+            self._meter.count_preprocessing(time.monotonic() - started_seconds)
+            return image
 
     def _still_wanted(self) -> bool:
         self._progress_seconds = time.monotonic()

@@ -31,6 +31,7 @@ class IngestSettings:
 
     Attributes:
         workers: decode processes, 1 to 64.
+        decoding_at_once: threads of each that decode at a time, at least 1.
         open_timeout_seconds: a camera that has not answered by then has timed out.
         read_timeout_seconds: a connected source without a frame for so long is stale.
         backoff_first_seconds: the longest wait before the first retry.
@@ -46,6 +47,7 @@ class IngestSettings:
     """
 
     workers: int = 2
+    decoding_at_once: int = 1
     open_timeout_seconds: float = 5.0
     read_timeout_seconds: float = 5.0
     backoff_first_seconds: float = 1.0
@@ -61,6 +63,8 @@ class IngestSettings:
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 64:
             raise ValueError(f"workers ({self.workers}) must be 1 to 64 decode processes")
+        if self.decoding_at_once < 1:
+            raise ValueError(f"decoding_at_once ({self.decoding_at_once}) must be at least 1")
         if not 256 <= self.max_pixels <= 2**30:
             raise ValueError(f"max_pixels ({self.max_pixels}) must be 256 to {2**30}")
         for name in ("open_timeout", "read_timeout", "backoff_first", "stable", "hang"):

@@ -11,6 +11,7 @@ import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +29,9 @@ from server.windows import MIN_GAP_SECONDS, SourceFrame, Window, WindowAssembler
 
 MAX_CLOCK_ERROR_SECONDS = 600.0
 """A camera's clock that is further off is not set (1970, or another time zone)."""
+
+_AT_ONCE = nullcontext()
+"""Turns of whoever decodes alone."""
 
 PacketTaker = Callable[["av.Packet[Any]", float, float], None]
 
@@ -103,6 +107,7 @@ def decode(
     container: av.container.InputContainer,
     stream: av.video.VideoStream,
     on_packet: PacketTaker | None = None,
+    turns: AbstractContextManager[None] = _AT_ONCE,
 ) -> Iterator[SourceFrame[av.VideoFrame]]:
     """Frames of `stream` in presentation order, until the source ends.
 
@@ -114,6 +119,7 @@ def decode(
         stream: its video stream.
         on_packet: called with each packet once it was decoded, its UTC capture time and the
             seconds that decoding took; what it raises ends the iteration.
+        turns: entered to decode a packet.
 
     Raises:
         av.error.FFmpegError: the source failed; a corrupt packet alone is skipped.
@@ -131,12 +137,14 @@ def decode(
         times[packet.pts] = (arrival_seconds, capture_seconds)
         while len(times) > _ARRIVALS_KEPT:
             times.popitem(last=False)
-        try:
-            frames = packet.decode()
-        except av.error.InvalidDataError:
-            frames = []
+        with turns:
+            begun_seconds = time.monotonic()
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                frames = []
         if on_packet is not None:
-            on_packet(packet, capture_seconds, time.monotonic() - arrival_seconds)
+            on_packet(packet, capture_seconds, time.monotonic() - begun_seconds)
         for frame in frames:
             if frame.pts is None or frame.time is None:
                 continue
@@ -149,6 +157,7 @@ def decode_file(
     container: av.container.InputContainer,
     name: str,
     on_packet: PacketTaker | None = None,
+    turns: AbstractContextManager[None] = _AT_ONCE,
 ) -> Iterator[SourceFrame[av.VideoFrame]]:
     """Frames of a recorded clip, in presentation order.
 
@@ -156,6 +165,7 @@ def decode_file(
         container: the open clip.
         name: what the sentences call it.
         on_packet: see `decode`.
+        turns: see `decode`.
 
     Raises:
         SourceError: it breaks off, after the frames before the break; or it has
@@ -165,7 +175,7 @@ def decode_file(
     frames = 0
     broken = None
     try:
-        for frame in decode(container, stream, on_packet):
+        for frame in decode(container, stream, on_packet, turns):
             frames += 1
             yield frame
     except av.error.FFmpegError as error:

@@ -40,9 +40,13 @@ from server.ingest.pictures import Photographer
 from server.ingest.recorder import EvidenceRoom
 from server.ingest.runner import StreamRunner
 from server.ingest.settings import HEARTBEAT_SECONDS
+from server.ingest.turns import Turns
 from server.logs import set_up
 
 _GOODBYE_SECONDS = 0.7
+_LONGEST_TURN_SECONDS = 10.0
+"""No picture takes so long to decode: the decoder hangs, and other streams wait for it."""
+
 _FILING_SECONDS = 0.8
 """For clips that a shutdown ends; the pool gives a worker two seconds in all."""
 
@@ -67,6 +71,7 @@ class Worker:
         self._wake = threading.Event()
         self._sending = threading.Lock()
         self._evidence: deque[EvidenceReport] = deque()
+        self._turns = Turns(setup.settings.decoding_at_once)
         self._room = EvidenceRoom(
             setup.settings.evidence, Photographer(setup.preprocess), Filing(), self._tell_evidence
         )
@@ -99,7 +104,7 @@ class Worker:
     def _start(self, command: StartStream) -> None:
         if command.generation in self._runners:
             return
-        runner = StreamRunner(command, self._setup, self._room, self._wake.set)
+        runner = StreamRunner(command, self._setup, self._room, self._turns, self._wake.set)
         with self._lock:
             self._runners[command.generation] = runner
         runner.start()
@@ -143,7 +148,8 @@ class Worker:
         """Say that all is well, unless a thread is stuck: the parent then ends this process."""
         with self._lock:
             runners = [*self._runners.values(), *self._stopping]
-        if not self._room.filing.failed and not any(runner.stuck for runner in runners):
+        failed = self._room.filing.failed or self._turns.held_seconds > _LONGEST_TURN_SECONDS
+        if not failed and not any(runner.stuck for runner in runners):
             self._send(Heartbeat())
         for generation, runner in self._current():
             stats = runner.take_stats()
