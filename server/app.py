@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import signal
 import socket
 import threading
@@ -24,7 +23,7 @@ from server.history import HistoryLimits
 from server.hub import Hub
 from server.ingest.access import AccessPolicy
 from server.ingest.pool import IngestPool
-from server.ingest.settings import IngestSettings, decode_processes
+from server.ingest.settings import IngestSettings, decode_processes, decoders_at_once
 from server.logs import set_up
 from server.push import PushLimits
 from server.rpc.server import RpcServer
@@ -181,7 +180,7 @@ class App:
         ingest = IngestSettings(
             **settings.ingest.model_dump(exclude={"workers"}),
             workers=workers,
-            decoding_at_once=math.ceil(self._cores / workers),
+            decoding_at_once=decoders_at_once(self._cores, workers),
             access=access,
             evidence=settings.evidence.to_rules(settings.store.url),
             log_format=settings.log.format,

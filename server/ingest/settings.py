@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from server.evidence.rules import EvidenceRules
@@ -23,6 +24,15 @@ def decode_processes(cores: float) -> int:
     wait for one another; two at least, so that a decoder that crashes spares half of the streams.
     """
     return min(MOST_WORKERS, max(2, round(cores)))
+
+
+def decoders_at_once(cores: float, workers: int) -> int:
+    """Threads of each process that decode at a time: its part of the cores, and one more.
+
+    With exactly its part, a process whose few cameras have large pictures would be full while
+    another idles.
+    """
+    return max(1, min(math.ceil(cores / workers) + 1, math.ceil(cores)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.cores import cpu_seconds_of, usable_cores
-from server.ingest.settings import decode_processes
+from server.ingest.settings import decode_processes, decoders_at_once
 
 
 def test_without_a_quota_the_affinity_counts(tmp_path: Path) -> None:
@@ -61,3 +61,8 @@ def test_a_process_that_is_gone_took_nothing() -> None:
 
 def test_decode_processes_follow_the_cores() -> None:
     assert [decode_processes(cores) for cores in (0.5, 1, 2, 4, 16, 500)] == [2, 2, 2, 4, 16, 64]
+
+
+def test_each_process_may_decode_a_little_more_than_its_part() -> None:
+    asked = [(1, 2), (2, 2), (2, 1), (4, 4), (16, 4), (64, 64)]
+    assert [decoders_at_once(cores, workers) for cores, workers in asked] == [1, 2, 2, 2, 5, 2]
