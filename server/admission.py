@@ -90,6 +90,7 @@ class Admission:
         self._worker_pids, self._thin = worker_pids, thin
         self._usage = Usage(rules.pace)
         self._overloaded = False
+        self._watching: asyncio.Task[None] | None = None
         telemetry.engine_pace(rules.pace)
 
     # Told from any thread
@@ -122,8 +123,16 @@ class Admission:
 
     # Asked in the event loop
 
-    async def watch(self) -> None:
-        """Look every two seconds, for ever."""
+    def start(self) -> None:
+        """Look every two seconds from now on."""
+        self._watching = asyncio.create_task(self._watch())
+
+    def stop(self) -> None:
+        """Look no more; works from every state."""
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def _watch(self) -> None:
         while True:
             self.look()
             await asyncio.sleep(LOOK_SECONDS)

@@ -126,11 +126,11 @@ class Supervisor:
         for stored in await asyncio.to_thread(self._store.load):
             config = self._calibrator.in_service(stored.config)
             await self._open(config, stored.created_seconds, stored.next_sequence)
-        self._watching = asyncio.create_task(self._admission.watch())
+        self._admission.start()
 
     async def stop(self) -> None:
         """Stop workers and engine; sequences go on from here at the next start."""
-        self._watching.cancel()
+        self._admission.stop()
         async with self._changing:  # a change whose client hung up may still be under way
             await asyncio.to_thread(self._pool.stop)
             await asyncio.to_thread(self._batcher.stop)

@@ -7,7 +7,6 @@ interpreter with whoever measures. All are ready before any begins, and all end 
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Protocol, TypeVar
 
+from server import cores
 from server.ingest.process import worker_environment
 
 MOST_PROCESSES = 256
@@ -69,8 +69,8 @@ class Failure:
 
 
 def usable_cores() -> int:
-    """Processors that this process, and what it starts, may run on."""
-    return len(os.sched_getaffinity(0))
+    """Whole processors that this process, and what it starts, may use; at least 1."""
+    return max(1, round(cores.usable_cores()))
 
 
 def work_together(work: Work, processes: int, seconds: float) -> list[Share]:
