@@ -234,5 +234,7 @@ def _sentence(error: ValidationError, given: Mapping[str, _Given]) -> str:
     origin = f" from {given[key].origin}" if key in given else ""
     near = ""
     if first["type"] == "literal_error":
-        near = or_near(str(first["input"]), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+        # A number may have more digits than Python writes out.
+        text = first["input"] if isinstance(first["input"], str) else ""
+        near = or_near(text, re.findall(r"'([^']*)'", first["ctx"]["expected"]))
     return f"setting {key}: {shown}{origin} cannot be used: {first['msg']}{near}"
