@@ -24,7 +24,6 @@ from tests.support.watching import Scores, add, is_in, wait_for
 pytestmark = [
     pytest.mark.long,
     pytest.mark.rtsp,
-    pytest.mark.quiet,
     pytest.mark.timeout(400),
 ]
 

@@ -135,15 +135,15 @@ def churn(client: Client, urls: list[str], seconds: float, seed: int) -> int:
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_streams_that_come_and_go_for_two_minutes_leave_nothing(
+def test_streams_that_come_and_go_for_a_minute_leave_nothing(
     clip: Path, server: ServerProcess, client: Client, tell: Tell
 ) -> None:
     with places(clip) as urls:
         churn(client, urls, seconds=5, seed=1)
         with unharmed(server, tell):
-            made = churn(client, urls, seconds=120, seed=2)
+            made = churn(client, urls, seconds=60, seed=2)
     tell(f"{made} streams created and deleted")
-    assert made >= 200
+    assert made >= 100
     assert client.list() == []
     series = httpx.get(f"{server.http}/metrics", trust_env=False).text
     assert "stream-" not in series
