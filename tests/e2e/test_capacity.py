@@ -103,7 +103,8 @@ def gets_in(client: Client, stream_id: str, url: str) -> bool:
     try:
         add(client, stream_id, url)
     except ClientError as error:
-        assert error.code == "RESOURCE_EXHAUSTED", error
+        if error.code != "RESOURCE_EXHAUSTED":
+            raise
         return False
     return True
 
