@@ -7,6 +7,9 @@ import time
 
 from server.ingest.events import FrameStats
 
+_FRAMES_A_LOOK = 8
+"""Between two looks at the thread's processor time: each is a system call."""
+
 
 class Meter:
     """What a stream's thread did: per session, and since the last `take`."""
@@ -67,7 +70,8 @@ class Meter:
         with self._lock:
             self._frames += 1
             self._last_frame_seconds = time.time()
-            self._cpu_seconds = time.thread_time()
+            if self._frames % _FRAMES_A_LOOK == 1:
+                self._cpu_seconds = time.thread_time()
 
     def count_window(self) -> None:
         """A window was closed."""

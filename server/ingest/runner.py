@@ -7,13 +7,14 @@ help; a file is played once, and what a client pushes is taken to its end.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import random
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -186,8 +187,9 @@ class StreamRunner:
             return
         ended = failure.reason is Reason.END_OF_STREAM
         if ended:
-            for window in self._assembler.finish():
-                self._emit(window, self._shown)
+            with self._turns:
+                for window in self._assembler.finish():
+                    self._emit(window, self._shown)
         stats = self._meter.take()
         if stats is not None:
             self.outbox.put(stats)  # a push is forgotten before the next beat
@@ -220,12 +222,12 @@ class StreamRunner:
     def _read(self, container: av.container.InputContainer) -> SourceError:
         name = str(self._config.url)
         if self._plays_file:
-            self._take_all(decode_file(container, name, self._on_packet, self._turns))
+            self._follow(decode_file(container, name, self._on_packet, self._turns))
             return SourceError(Reason.END_OF_STREAM, "the file was played to its end")
         broken: Exception | None = None
         try:
             stream = video_stream(container, name)
-            self._take_all(decode(container, stream, self._on_packet, self._turns))
+            self._follow(decode(container, stream, self._on_packet, self._turns))
         except av.error.FFmpegError as error:
             broken = error
         return rtsp.ended(broken, self._config.mode, self._settings)
@@ -237,10 +239,11 @@ class StreamRunner:
                 started_seconds = time.monotonic()
                 frames = decoder.decode(pushed)
                 self._meter.count_decoding(time.monotonic() - started_seconds)
-            self.recorder.take_push(push.codec, pushed, decoder.size)
-            self._take_all(iter(frames))
+                self.recorder.take_push(push.codec, pushed, decoder.size)
+                self._take_all(frames)
             self.outbox.took(damaged=decoder.was_damaged)
-        self._take_all(iter(decoder.flush()))
+        with self._turns:
+            self._take_all(decoder.flush())
         return SourceError(Reason.END_OF_STREAM, "the client sent its last frame")
 
     def _next_pushed(self) -> PushedFrame | None:
@@ -251,7 +254,11 @@ class StreamRunner:
                 continue
         return None
 
-    def _take_all(self, frames: Iterator[SourceFrame[av.VideoFrame]]) -> None:
+    def _follow(self, frames: Generator[SourceFrame[av.VideoFrame], None, None]) -> None:
+        with contextlib.closing(frames):  # a failure's traceback would keep it, and its turn
+            self._take_all(frames)
+
+    def _take_all(self, frames: Iterable[SourceFrame[av.VideoFrame]]) -> None:
         for frame in frames:
             if self._stopped.is_set():
                 return
@@ -297,7 +304,8 @@ class StreamRunner:
             # First: an order about the window's score finds its picture then.
             self.recorder.show(window.end_capture_seconds, last.picture)
         if self._lossless:
-            self.outbox.deliver(window, self._still_wanted)
+            with self._turns.outside():  # it waits for whoever scores
+                self.outbox.deliver(window, self._still_wanted)
         else:
             self.outbox.offer(window)
 
@@ -334,11 +342,10 @@ class StreamRunner:
             raise SourceError(Reason.STALE, sentence)
 
     def _render(self, picture: av.VideoFrame) -> Image:
-        with self._turns:
-            started_seconds = time.monotonic()
-            image = self._preprocess(picture)
-            self._meter.count_preprocessing(time.monotonic() - started_seconds)
-            return image
+        started_seconds = time.monotonic()
+        image = self._preprocess(picture)
+        self._meter.count_preprocessing(time.monotonic() - started_seconds)
+        return image
 
     def _still_wanted(self) -> bool:
         self._progress_seconds = time.monotonic()

@@ -10,8 +10,8 @@ import os
 import struct
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -108,7 +108,7 @@ def decode(
     stream: av.video.VideoStream,
     on_packet: PacketTaker | None = None,
     turns: AbstractContextManager[None] = _AT_ONCE,
-) -> Iterator[SourceFrame[av.VideoFrame]]:
+) -> Generator[SourceFrame[av.VideoFrame], None, None]:
     """Frames of `stream` in presentation order, until the source ends.
 
     A frame without a time (the first of a live RTSP session has none) takes no
@@ -119,7 +119,8 @@ def decode(
         stream: its video stream.
         on_packet: called with each packet once it was decoded, its UTC capture time and the
             seconds that decoding took; what it raises ends the iteration.
-        turns: entered to decode a packet.
+        turns: entered to decode a packet, and left once its frames were taken; close the
+            iterator, or read it to its end, lest it stays inside.
 
     Raises:
         av.error.FFmpegError: the source failed; a corrupt packet alone is skipped.
@@ -143,14 +144,14 @@ def decode(
                 frames = packet.decode()
             except av.error.InvalidDataError:
                 frames = []
-        if on_packet is not None:
-            on_packet(packet, capture_seconds, time.monotonic() - begun_seconds)
-        for frame in frames:
-            if frame.pts is None or frame.time is None:
-                continue
-            arrived, captured = times.pop(frame.pts, (arrival_seconds, capture_seconds))
-            yield SourceFrame(frame, index, frame.time, arrived, captured)
-            index += 1
+            if on_packet is not None:
+                on_packet(packet, capture_seconds, time.monotonic() - begun_seconds)
+            for frame in frames:
+                if frame.pts is None or frame.time is None:
+                    continue
+                arrived, captured = times.pop(frame.pts, (arrival_seconds, capture_seconds))
+                yield SourceFrame(frame, index, frame.time, arrived, captured)
+                index += 1
 
 
 def decode_file(
@@ -158,7 +159,7 @@ def decode_file(
     name: str,
     on_packet: PacketTaker | None = None,
     turns: AbstractContextManager[None] = _AT_ONCE,
-) -> Iterator[SourceFrame[av.VideoFrame]]:
+) -> Generator[SourceFrame[av.VideoFrame], None, None]:
     """Frames of a recorded clip, in presentation order.
 
     Args:
@@ -175,9 +176,10 @@ def decode_file(
     frames = 0
     broken = None
     try:
-        for frame in decode(container, stream, on_packet, turns):
-            frames += 1
-            yield frame
+        with closing(decode(container, stream, on_packet, turns)) as decoded:
+            for frame in decoded:
+                frames += 1
+                yield frame
     except av.error.FFmpegError as error:
         broken = strerror(error)
     if broken is None and _is_cut_short(container, stream):

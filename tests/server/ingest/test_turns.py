@@ -69,3 +69,14 @@ def test_the_slowest_inside_tells_how_long() -> None:
         time.sleep(0.05)
         assert turns.held_seconds >= 0.05
     assert turns.held_seconds == 0.0
+
+
+def test_others_get_in_while_one_that_is_inside_stays_outside() -> None:
+    turns = Turns()
+    with turns:
+        with turns.outside(), ThreadPoolExecutor(1) as pool:
+            pool.submit(turns.__enter__).result(timeout=10)
+            assert turns.held_seconds > 0.0
+            pool.submit(turns.__exit__).result(timeout=10)
+        assert turns.held_seconds > 0.0
+    assert turns.held_seconds == 0.0

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Callable, Generator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import av.container
 import numpy as np
 import pytest
 
+from server.ingest.turns import Turns
 from server.ingest.video import (
     CaptureClock,
     capture_utc_seconds,
     decode,
+    decode_file,
     file_windows,
     open_file,
     video_stream,
@@ -25,6 +30,12 @@ from tests.support.cameras import render_clip
 from tests.support.pools import PREPROCESS, WINDOW
 
 NOW = 1_800_000_000.0
+
+
+def decode_all(
+    container: av.container.InputContainer, name: str, on_packet: None, turns: Turns
+) -> Generator[object, None, None]:
+    return decode(container, video_stream(container, name), on_packet, turns)
 
 
 def test_every_frame_comes_in_order_with_its_times(tmp_path: Path) -> None:
@@ -52,6 +63,21 @@ def test_each_packet_is_told_and_may_end_the_reading(tmp_path: Path) -> None:
             pass
     assert len(took) == 5
     assert all(seconds >= 0 for seconds in took)
+
+
+@pytest.mark.parametrize("read", [decode_all, decode_file])
+def test_a_turn_lasts_until_the_frames_of_a_packet_were_taken(
+    tmp_path: Path, read: Callable[..., Generator[object, None, None]]
+) -> None:
+    clip, turns = render_clip(tmp_path / "a.mp4", seconds=1.0), Turns()
+    with open_file(clip) as container, closing(read(container, "a.mp4", None, turns)) as frames:
+        next(frames)
+        assert turns.held_seconds > 0.0
+        frames.close()
+        assert turns.held_seconds == 0.0
+    with open_file(clip) as container:
+        assert sum(1 for _ in read(container, "a.mp4", None, turns)) == 25
+    assert turns.held_seconds == 0.0
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])

@@ -218,6 +218,8 @@ def test_a_file_waits_for_a_parent_that_is_not_done(clip: Path) -> None:
         recorder.wait_windows("a", 2)
         pool.add(camera("other", "rtsp://127.0.0.1:1/cam"))
         recorder.wait_state("other", StreamState.BACKING_OFF)  # the worker is not held up
+        pool.add(camera("b", clip.as_uri()))
+        recorder.wait_windows("b", 2)  # nor is the decoding of others
         assert len(recorder.of("a", WindowReady)) == 2
         pool.acknowledge("a")
         assert [window.number for window in recorder.wait_windows("a", 3)] == [0, 1, 2]
