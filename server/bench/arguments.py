@@ -45,8 +45,16 @@ def _add_load(bench: argparse.ArgumentParser) -> None:
         metavar="CAMERA",
         help="as --camera, but one benchmark for each, such as --each 320x240 768x432 1920x1080",
     )
-    bench.add_argument(
+    number = bench.add_mutually_exclusive_group()
+    number.add_argument(
         "--cameras", type=int, metavar="N", help="exactly so many, instead of a search"
+    )
+    number.add_argument(
+        "--share",
+        type=float,
+        metavar="SHARE",
+        help="in each round that share of the ceiling measured just before, such as 0.75, "
+        "instead of a search: what holds does not hang on how fast the machine was before",
     )
     bench.add_argument(
         "--bound",

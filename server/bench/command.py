@@ -102,10 +102,7 @@ def _measure(plan: Plan, scratch: Path, findings: list[Findings], machine: Machi
     footage = prepare_footage(plan.kinds, scratch)
     with Measuring(plan, footage, scratch, found, say) as measuring:
         measuring.play(most_cameras(plan, measuring.first_ceiling().cameras))
-        if plan.cameras is None:
-            measuring.search()
-        else:
-            found.cameras = plan.cameras
+        measuring.settle_cameras()
         measuring.meet_naive()
         for _ in range(plan.pace.rounds):
             measuring.round()
@@ -170,6 +167,8 @@ def _plans(options: argparse.Namespace, settings: Mapping[str, str]) -> list[Pla
     mixes = (
         [[one] for one in options.each] if options.each else [options.camera or [DEFAULT_CAMERA]]
     )
+    if options.share is not None and any("://" in one for mix in mixes for one in mix):
+        raise ValueError("--share needs a ceiling, which real cameras have not; give --cameras")
     return [
         Plan(
             kinds=_kinds(mix),
@@ -178,6 +177,7 @@ def _plans(options: argparse.Namespace, settings: Mapping[str, str]) -> list[Pla
             settings=settings,
             bound_seconds=options.bound,
             cameras=options.cameras,
+            share=options.share,
             pace=_pace(options),
             extras=Extras(options.twice, options.memory, options.soak),
             naive_python=_naive_python(options.naive_python),
@@ -192,6 +192,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
         "--seconds": (options.seconds, LEAST_SECONDS, MOST_SECONDS),
         "--rounds": (options.rounds, 1, MOST_ROUNDS),
         "--cameras": (options.cameras, 1, MOST_CAMERAS),
+        "--share": (options.share, 0.01, 2.0),
         "--soak": (options.soak or None, LEAST_SOAK_MINUTES, MOST_SOAK_MINUTES),
         "--require": (options.require, 0.0, 1.0),
     }

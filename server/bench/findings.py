@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import harmonic_mean, median
+from statistics import harmonic_mean, median, median_low
 
 from server.bench.ceilings import DecodeCost, EncodeCost
 from server.bench.kinds import CameraKind
@@ -179,7 +179,9 @@ class Findings:
         """Cameras that were held: those searched for, or those asked for where every round did."""
         if self.ramp is not None:
             return self.ramp.cameras
-        return self.cameras if self.rounds and self.rounds_held == len(self.rounds) else 0
+        if not self.rounds or self.rounds_held < len(self.rounds):
+            return 0
+        return median_low(one.trial.run.cameras for one in self.rounds)
 
     @property
     def share(self) -> float | None:

@@ -150,9 +150,17 @@ class Measuring:
             self._cameras.append(Camera(_name(number), url, kinds[which].fps))
         self._start_server()
 
-    def search(self) -> None:
-        """Find the largest number that holds."""
-        ceiling = self.findings.ceiling
+    def settle_cameras(self) -> None:
+        """Find the number that everything else is measured at."""
+        plan, ceiling = self._plan, self.findings.ceiling
+        if plan.cameras is not None:
+            self.findings.cameras = plan.cameras
+        elif plan.share is not None and ceiling is not None:
+            self.findings.cameras = share_of(ceiling, plan.share)
+        else:
+            self._search(ceiling)
+
+    def _search(self, ceiling: float | None) -> None:
         most = len(self._cameras)
         guess = UNKNOWN_FIRST if ceiling is None else math.floor(FIRST_SHARE * ceiling)
         limits = replace(self._plan.pace.search, most_cameras=most)
@@ -168,7 +176,10 @@ class Measuring:
         self._at_rest()
         self._say("a round: decode and encoder ceilings")
         ceiling = self._ceiling(self._encode_cost(first.encode))
-        trial = self._load(max(1, self.findings.cameras), self._plan.pace.longer_seconds)
+        cameras = self.findings.cameras
+        if self._plan.share is not None and ceiling.cameras is not None:
+            cameras = min(share_of(ceiling.cameras, self._plan.share), len(self._cameras))
+        trial = self._load(max(1, cameras), self._plan.pace.longer_seconds)
         self._at_rest()
         self.findings.rounds.append(Round(ceiling, trial, self._replay(), self._naive_round()))
 
@@ -317,6 +328,15 @@ class Measuring:
             return NaiveRound(saturated, None, None)
         live = self._beside.live(cameras, seconds)
         return NaiveRound(saturated, live, self._run(cameras, seconds))
+
+
+def share_of(ceiling: float, share: float) -> int:
+    """Whole cameras, at least one.
+
+    >>> share_of(33.1, 0.75), share_of(1.2, 0.75)
+    (24, 1)
+    """
+    return max(1, math.floor(share * ceiling))
 
 
 def most_cameras(plan: Plan, ceiling: float | None) -> int:

@@ -73,6 +73,7 @@ class Plan:
         settings: of the server by dotted key, beside the benchmark's own.
         bound_seconds: that the 99th percentile of the latency must stay under.
         cameras: exactly so many, without a search; None searches.
+        share: of each round's own ceiling, without a search; None otherwise.
         pace: how long is measured.
         extras: what else.
         naive_python: interpreter that has what the naive program needs; None leaves it out.
@@ -84,6 +85,7 @@ class Plan:
     settings: Mapping[str, str]
     bound_seconds: float
     cameras: int | None
+    share: float | None
     pace: Pace
     extras: Extras
     naive_python: Path | None
@@ -98,7 +100,7 @@ def quick_pace() -> Pace:
         rounds=QUICK_ROUNDS,
         search=search,
         most_naive_trials=0,
-        ceiling_seconds=0.7,
+        ceiling_seconds=1.5,
         replay_seconds=5.0,
         encode_batches=(1, 8),
     )
@@ -112,6 +114,6 @@ def usual_pace() -> Pace:
         rounds=USUAL_ROUNDS,
         search=Limits(MOST_CAMERAS),
         most_naive_trials=10,
-        ceiling_seconds=4.0,
+        ceiling_seconds=8.0,
         replay_seconds=10.0,
     )

@@ -175,7 +175,8 @@ def _soak_json(found: Findings) -> Json | None:
 def _cameras(found: Findings) -> str:
     rounds = f"; held in {found.rounds_held} of {len(found.rounds)} rounds" if found.rounds else ""
     if found.ramp is None:
-        return f"{found.cameras}, as asked for{rounds}"
+        tried = sorted({one.trial.run.cameras for one in found.rounds}) or [found.cameras]
+        return f"{', '.join(map(str, tried))}, as asked for{rounds}"
     if not found.ramp.cameras:
         fewest = min(trial.run.cameras for trial in found.ramp.trials)
         return f"not one number that was tried held; the least was {fewest}"
@@ -187,7 +188,7 @@ def _cameras(found: Findings) -> str:
 def _ceiling(found: Findings) -> str:
     if found.ceiling is None or found.share is None or found.goal is None:
         return ""
-    reached = "reached" if found.cameras >= found.goal else "missed"
+    reached = "reached" if found.held >= found.goal else "missed"
     return (
         f"{found.ceiling:.1f} cameras: {found.share:.0%} of it held (goal {found.goal}: {reached})"
     )
@@ -302,5 +303,7 @@ def _rate(line: Line) -> str:
 
 
 def _of_rounds(found: Findings) -> str:
-    count, cameras = len(found.rounds), in_words(found.rounds[0].trial.run.cameras)
+    count, numbers = len(found.rounds), [one.trial.run.cameras for one in found.rounds]
+    least, most = min(numbers), max(numbers)
+    cameras = in_words(most) if least == most else f"{least} to {in_words(most)}"
     return f" with {cameras} (median of {count} rounds)" if count > 1 else f" with {cameras}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,14 +77,17 @@ def test_two_small_cameras_are_measured_from_end_to_end(tmp_path: Path) -> None:
 def test_extras_are_measured_where_they_are_asked_for(tmp_path: Path) -> None:
     extras = ("--twice", "--memory", "--soak", "0.2")
     code, stdout, stderr = outcome(
-        tmp_path, *SMALL, "--cameras", "2", "--seconds", "3", "--require", "0.99", *extras
+        tmp_path, *SMALL, "--share", "0.02", "--seconds", "3", "--require", "0.99", *extras
     )
-    # Two cameras are less than nearly all of the ceiling, and that was required.
+    # So few cameras are less than nearly all of the ceiling, and that was required.
     assert code == 1, stderr
-    assert "160x96@25: 2 cameras of a ceiling of " in stderr
+    missed = re.search(r"160x96@25: (\d+) cameras of a ceiling of ([\d.]+) ", stderr)
+    assert missed is not None, stderr
+    assert int(missed[1]) == max(1, int(0.02 * float(missed[2])))
     told = {line[2:18].strip(): line[18:] for line in stdout.splitlines() if line[:2] == "  "}
+    assert told["cameras"].startswith(f" {missed[1]}, as asked for; held in 1 of 1 rounds")
     assert "MB a further camera" in told["memory"]
-    assert told["twice as many"].startswith(" 4: 0 refused, p99 ")
+    assert ": 0 refused, p99 " in told["twice as many"]
     assert told["for long"].startswith(" 0.2 minutes: memory ")
 
 
@@ -132,6 +136,9 @@ def test_ctrl_c_ends_everything_and_shows_what_was_found(tmp_path: Path) -> None
         (["--camera", "320x240", "--each", "320x240"], "argument --each: not allowed with"),
         (["--bound", "0"], "--bound (0) must be 0.01 to 60"),
         (["--seconds", "nan"], "--seconds (nan) must be 2 to 3600"),
+        (["--share", "75"], "--share (75) must be 0.01 to 2"),
+        (["--share", "0.5", "--camera", "rtsp://host/cam"], "--share needs a ceiling, which real"),
+        (["--share", "0.5", "--cameras", "2"], "argument --cameras: not allowed with"),
         (["--cameras", "0"], "--cameras (0) must be 1 to 10000"),
         (["--rounds", "101"], "--rounds (101) must be 1 to 100"),
         (["--require", "75"], "--require (75) must be 0 to 1"),

@@ -19,7 +19,7 @@ from server.bench.machine import this_machine
 from server.bench.naive import NaiveFigures
 from server.bench.picture import draw
 from server.bench.report import as_json, head_lines, lines, trial_lines
-from tests.support.bench_runs import MODEL, a_run, a_trial, some_findings
+from tests.support.bench_runs import MODEL, a_round, a_run, a_trial, some_findings
 
 NAIVE = NaiveFigures(
     *(8, 20.0, 100, 5.0, 0.1, 0.2, 0.3, 0.6, 0.9, 1.0, 0, 0, 120e6, 1.9),
@@ -47,6 +47,18 @@ def test_latency_is_the_median_of_the_rounds() -> None:
 
 def test_a_missed_goal_is_called_missed() -> None:
     assert "(goal 23: missed)" in row(some_findings(20), "ceiling")
+
+
+def test_a_share_of_each_rounds_ceiling_is_held_where_every_round_held_it() -> None:
+    found = some_findings()
+    found.ramp = None
+    found.rounds = [a_round(24, 32.0), a_round(22, 30.0), a_round(23, 31.0)]
+    told = "\n".join(lines(found))
+    assert "cameras          22, 23, 24, as asked for; held in 3 of 3 rounds" in told
+    assert "31.0 cameras: 74% of it held (goal 23: reached)" in told
+    assert "with 22 to 24 cameras (median of 3 rounds)" in told
+    found.rounds[1] = a_round(22, 30.0, p99_seconds=1.2)
+    assert "0% of it held (goal 23: missed)" in "\n".join(lines(found))
 
 
 def test_memory_twice_and_soak_have_a_line_each() -> None:
