@@ -27,12 +27,12 @@ def decode_processes(cores: float) -> int:
 
 
 def decoders_at_once(cores: float, workers: int) -> int:
-    """Threads of each process that decode at a time: its part of the cores, and one more.
+    """Threads of each process that decode at a time: its part of the cores, rounded up.
 
-    With exactly its part, a process whose few cameras have large pictures would be full while
-    another idles.
+    One more would let a process whose cameras have larger pictures borrow from another, and
+    costs every full machine a thirtieth of its cores in changes of thread.
     """
-    return max(1, min(math.ceil(cores / workers) + 1, math.ceil(cores)))
+    return max(1, math.ceil(cores / workers))
 
 
 @dataclass(frozen=True, slots=True)

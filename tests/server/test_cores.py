@@ -63,6 +63,6 @@ def test_decode_processes_follow_the_cores() -> None:
     assert [decode_processes(cores) for cores in (0.5, 1, 2, 4, 16, 500)] == [2, 2, 2, 4, 16, 64]
 
 
-def test_each_process_may_decode_a_little_more_than_its_part() -> None:
+def test_each_process_decodes_its_part_at_a_time() -> None:
     asked = [(1, 2), (2, 2), (2, 1), (4, 4), (16, 4), (64, 64)]
-    assert [decoders_at_once(cores, workers) for cores, workers in asked] == [1, 2, 2, 2, 5, 2]
+    assert [decoders_at_once(cores, workers) for cores, workers in asked] == [1, 1, 2, 1, 4, 1]
