@@ -176,12 +176,12 @@ class Findings:
 
     @property
     def held(self) -> int:
-        """Cameras that were held: those searched for, or those asked for where every round did."""
-        if self.ramp is not None:
-            return self.ramp.cameras
-        if not self.rounds or self.rounds_held < len(self.rounds):
-            return 0
-        return median_low(one.trial.run.cameras for one in self.rounds)
+        """Cameras that were held: those searched for, or the median of the rounds, in which
+        cameras that did not hold count as none.
+        """
+        if self.ramp is not None or not self.rounds:
+            return self.ramp.cameras if self.ramp is not None else 0
+        return median_low(one.trial.run.cameras * one.trial.holds for one in self.rounds)
 
     @property
     def share(self) -> float | None:

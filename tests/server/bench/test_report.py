@@ -49,7 +49,7 @@ def test_a_missed_goal_is_called_missed() -> None:
     assert "(goal 23: missed)" in row(some_findings(20), "ceiling")
 
 
-def test_a_share_of_each_rounds_ceiling_is_held_where_every_round_held_it() -> None:
+def test_a_share_of_each_rounds_ceiling_is_held_where_most_rounds_held_it() -> None:
     found = some_findings()
     found.ramp = None
     found.rounds = [a_round(24, 32.0), a_round(22, 30.0), a_round(23, 31.0)]
@@ -58,6 +58,8 @@ def test_a_share_of_each_rounds_ceiling_is_held_where_every_round_held_it() -> N
     assert "31.0 cameras: 74% of it held (goal 23: reached)" in told
     assert "with 22 to 24 cameras (median of 3 rounds)" in told
     found.rounds[1] = a_round(22, 30.0, p99_seconds=1.2)
+    assert "31.0 cameras: 74% of it held (goal 23: reached)" in "\n".join(lines(found))
+    found.rounds[2] = a_round(23, 31.0, p99_seconds=1.2)
     assert "0% of it held (goal 23: missed)" in "\n".join(lines(found))
 
 
