@@ -134,6 +134,7 @@ class Findings:
         trials: every load that was tried in the search.
         ramp: its result; None where a number was given instead.
         cameras: the number that everything else is measured at.
+        by_share: each round takes its own number, a share of its ceiling.
         naive_cameras: that the naive program keeps up with; None where that was not asked.
         naive_lacking: why it was left out; empty where it was not.
         rounds: finished ones.
@@ -150,6 +151,7 @@ class Findings:
     trials: list[LoadTrial] = field(default_factory=list)
     ramp: Ramp[LoadTrial] | None = None
     cameras: int = 0
+    by_share: bool = False
     naive_cameras: int | None = None
     naive_lacking: str = ""
     rounds: list[Round] = field(default_factory=list)
@@ -176,11 +178,13 @@ class Findings:
 
     @property
     def held(self) -> int:
-        """Cameras that were held: those searched for, or the median of the rounds, in which
-        cameras that did not hold count as none.
+        """Cameras that were held: those searched for, or those asked for where every round did;
+        of a share the median of the rounds, of which one that did not hold counts as none.
         """
-        if self.ramp is not None or not self.rounds:
-            return self.ramp.cameras if self.ramp is not None else 0
+        if self.ramp is not None:
+            return self.ramp.cameras
+        if not self.rounds or (self.rounds_held < len(self.rounds) and not self.by_share):
+            return 0
         return median_low(one.trial.run.cameras * one.trial.holds for one in self.rounds)
 
     @property

@@ -156,7 +156,7 @@ class Measuring:
         if plan.cameras is not None:
             self.findings.cameras = plan.cameras
         elif plan.share is not None and ceiling is not None:
-            self.findings.cameras = share_of(ceiling, plan.share)
+            self.findings.cameras, self.findings.by_share = share_of(ceiling, plan.share), True
         else:
             self._search(ceiling)
 

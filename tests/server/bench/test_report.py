@@ -51,7 +51,7 @@ def test_a_missed_goal_is_called_missed() -> None:
 
 def test_a_share_of_each_rounds_ceiling_is_held_where_most_rounds_held_it() -> None:
     found = some_findings()
-    found.ramp = None
+    found.ramp, found.by_share = None, True
     found.rounds = [a_round(24, 32.0), a_round(22, 30.0), a_round(23, 31.0)]
     told = "\n".join(lines(found))
     assert "cameras          22, 23, 24, as asked for; held in 3 of 3 rounds" in told
@@ -59,7 +59,9 @@ def test_a_share_of_each_rounds_ceiling_is_held_where_most_rounds_held_it() -> N
     assert "with 22 to 24 cameras (median of 3 rounds)" in told
     found.rounds[1] = a_round(22, 30.0, p99_seconds=1.2)
     assert "31.0 cameras: 74% of it held (goal 23: reached)" in "\n".join(lines(found))
-    found.rounds[2] = a_round(23, 31.0, p99_seconds=1.2)
+    found.by_share = False  # a number that was asked for holds where every round held it
+    assert "0% of it held (goal 23: missed)" in "\n".join(lines(found))
+    found.by_share, found.rounds[2] = True, a_round(23, 31.0, p99_seconds=1.2)
     assert "0% of it held (goal 23: missed)" in "\n".join(lines(found))
 
 
