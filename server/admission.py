@@ -11,7 +11,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from server.capacity import Capacity, Load, Member, StreamCost
@@ -32,7 +33,15 @@ LOOK_SECONDS = 2.0
 MOTION_SHARE = 0.5
 """Part of its windows that a stream sampled on motion is taken to need until it was seen so."""
 
+LARGE_CORES = 0.25
+"""What a large camera takes besides encoding: 25 frames a second of 1920x1080."""
+
+PATIENCE_SECONDS = 8.0
+"""For so long newcomers wait once for the first measurement; a client waits ten seconds."""
+
 _BY_SAMPLING = frozenset({DropReason.THINNED, DropReason.STILL})
+
+_POLL_SECONDS = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +99,9 @@ class Admission:
         self._worker_pids, self._thin = worker_pids, thin
         self._usage = Usage(rules.pace)
         self._overloaded = False
+        self._remembered: StreamCost | None = None
+        self._door = asyncio.Lock()
+        self._patient_until_seconds: float | None = None
         self._watching: asyncio.Task[None] | None = None
         telemetry.engine_pace(rules.pace)
 
@@ -172,6 +184,33 @@ class Admission:
             logger.info("streams fit again (%s)", _in_use(capacity))
         self._overloaded = capacity.overloaded
 
+    @asynccontextmanager
+    async def entering(self, *, at_once: bool) -> AsyncIterator[None]:
+        """One newcomer at a time.
+
+        A server that never measured a stream takes as many at once as it would hold of large
+        cameras; the next ones wait until the first are measured, some seconds.
+
+        Args:
+            at_once: not this one; it takes no place, or has it.
+        """
+        if at_once:
+            yield
+            return
+        async with self._door:
+            while self._must_wait():
+                await asyncio.sleep(_POLL_SECONDS)
+            yield
+
+    def _must_wait(self) -> bool:
+        capacity = self.capacity()
+        if not capacity.enforced or capacity.known or capacity.room_for_any(LARGE_CORES):
+            return False
+        now_seconds = time.monotonic()
+        if self._patient_until_seconds is None:
+            self._patient_until_seconds = now_seconds + PATIENCE_SECONDS
+        return now_seconds < self._patient_until_seconds
+
     def check(self, config: StreamConfig, *, lossless: bool) -> None:
         """Refuse a stream that there is no place or no capacity for.
 
@@ -202,9 +241,18 @@ class Admission:
         live = [stream for stream in self._registry.all() if not stream.lane.lossless]
         live.sort(key=lambda stream: stream.created_seconds)
         members = [self._member(stream, number) for number, stream in enumerate(live)]
-        window = self._usage.window()
-        prior = StreamCost(DECODE_CORES, window.times(rules.windows_per_second))
-        return Capacity(rules.budget, members, self._usage.rest(), prior, rules.enforced)
+        encode = self._usage.window().times(rules.windows_per_second)
+        capacity = Capacity(
+            rules.budget,
+            members,
+            self._usage.rest(),
+            self._remembered or StreamCost(DECODE_CORES, encode),
+            prior_measured=self._remembered is not None,
+            enforced=rules.enforced,
+        )
+        if capacity.measured:  # it stands for the next ones, should all of these go
+            self._remembered = capacity.expected
+        return capacity
 
     def _member(self, stream: StreamRecord, number: int) -> Member:
         stream_id, thinned = stream.config.stream_id, stream.thinned

@@ -139,7 +139,8 @@ class Capacity:
         budget: for all streams together; over 0.
         members: the streams.
         rest: what the server takes beyond its streams and its engine.
-        prior: stands for the cost of a stream before any was measured.
+        prior: stands for the cost of a stream while none is measured.
+        prior_measured: whether the prior is what earlier streams took, and no guess.
         enforced: whether a stream may be refused.
     """
 
@@ -147,12 +148,18 @@ class Capacity:
     members: Sequence[Member] = ()
     rest: Load = field(default_factory=Load)
     prior: StreamCost = field(default_factory=lambda: StreamCost(0.0, Load()))
+    prior_measured: bool = False
     enforced: bool = True
 
     @property
     def measured(self) -> list[StreamCost]:
         """Costs that are known."""
         return [member.cost for member in self.members if member.cost is not None]
+
+    @property
+    def known(self) -> bool:
+        """Whether what a stream takes was measured at all."""
+        return self.prior_measured or any(member.cost is not None for member in self.members)
 
     @property
     def expected(self) -> StreamCost:
@@ -223,9 +230,9 @@ class Capacity:
         """Whether there is room for another stream.
 
         It may count on its own thinning and on that of less important streams. A server
-        that has measured no stream yet admits: it knows of no reason not to.
+        that never measured a stream admits: it knows of no reason not to.
         """
-        if not self.enforced or not self.measured:
+        if not self.enforced or not self.known:
             return True
         reached = [
             replace(member, thinned=member.thinned or member.priority < newcomer.priority)
@@ -233,6 +240,13 @@ class Capacity:
         ]
         joined = replace(self, members=[*reached, replace(newcomer, thinned=True)])
         return not joined.overloaded
+
+    def room_for_any(self, decode_cores: float) -> bool:
+        """Whether one more would fit, did each that was not measured take that to be decoded."""
+        assumed = StreamCost(decode_cores, self.prior.encode)
+        costs = [member.cost or assumed for member in self.members] + [assumed]
+        load = sum((cost.at(1.0) for cost in costs), self.rest)
+        return load.fits(self.budget)
 
     def adjustments(self) -> list[Adjustment]:
         """What to change now; with costs as they are, a second look then changes nothing back."""

@@ -97,9 +97,8 @@ class Supervisor:
         self.push_calls = PushCalls(settings.push)
         self.scores, self.desk = scores, desk
         self._settings = settings
-        self._store = store
+        self._store, self._keeper = store, keeper
         self._telemetry = telemetry
-        self._keeper = keeper
         self._batcher = Batcher(detector, settings.batch, self)
         self._registry = registry = Registry(settings.max_streams)
         self._admission = admission = Admission(
@@ -161,7 +160,7 @@ class Supervisor:
         """
         self._settings.access.check(config)
         self._settings.alert_policy(config, self.model.threshold)
-        async with self._changing:
+        async with self._admission.entering(at_once=config.url.scheme == "file"), self._changing:
             self._admission.check(config, lossless=config.url.scheme == "file")
             created_seconds = time.time()
             await asyncio.to_thread(self._store.save, config, created_seconds)
@@ -438,7 +437,8 @@ class Supervisor:
     async def _begin_push(
         self, stream_id: str | None, temporary_id: str, push: PushFormat
     ) -> PushSession:
-        async with self._changing:
+        at_once = push.lossless or stream_id is not None
+        async with self._admission.entering(at_once=at_once), self._changing:
             if stream_id is None:
                 config = StreamConfig(temporary_id, SourceUrl(PUSHED))
                 self._admission.check(config, lossless=push.lossless)

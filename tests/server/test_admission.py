@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from types import SimpleNamespace
+
 import pytest
 from prometheus_client import generate_latest
 
-from server.admission import Admission, CapacityRules
+from server.admission import PATIENCE_SECONDS, Admission, CapacityRules
 from server.alert_machine import AlertMachine
 from server.alerts import AlertDefaults
 from server.batcher import Lane
@@ -36,7 +40,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("server.admission.time.monotonic", clock)
+    monkeypatch.setattr("server.admission.time", SimpleNamespace(monotonic=clock))
     return clock
 
 
@@ -66,6 +70,26 @@ class Account:
             self.registry.enter(stream)
         self.telemetry.stream_up(config.stream_id, True)
         return stream
+
+    def leave(self, stream_id: str) -> None:
+        with self.registry.lock:
+            self.registry.remove(stream_id)
+        self.admission.forget(stream_id)
+
+    async def ask(self, stream_ids: list[str]) -> int:
+        """How many of those that ask one after the other are let in."""
+        admitted = 0
+        for stream_id in stream_ids:
+            async with self.admission.entering(at_once=False):
+                with suppress(CapacityError):
+                    self.admission.check(camera(stream_id), lossless=False)
+                    self.enter(camera(stream_id))
+                    admitted += 1
+        return admitted
+
+    async def ask_with_a_file(self, stream_id: str) -> None:
+        async with asyncio.timeout(1), self.admission.entering(at_once=True):
+            self.admission.check(camera(stream_id), lossless=True)
 
     def run(self, seconds: int, cores: dict[str, float], *, windows: int = 2) -> None:
         """Streams run for so long and close so many windows a second each."""
@@ -117,6 +141,47 @@ def test_a_server_that_has_measured_nothing_takes_every_stream(account: Account)
     for number in range(30):
         account.admission.check(camera(f"s{number}"), lossless=False)
         account.enter(camera(f"s{number}"))
+
+
+def test_what_was_measured_stands_for_the_next_once_all_are_gone(account: Account) -> None:
+    for stream_id in ("a", "b"):
+        account.enter(camera(stream_id))
+    account.run(10, {"a": 0.2, "b": 0.1})  # and .1 to encode two windows a second
+    account.admission.look()
+    for stream_id in ("a", "b"):
+        account.leave(stream_id)
+    assert account.admission.capacity().summary().streams_estimated == 4
+    assert asyncio.run(account.ask([f"new{number}" for number in range(50)])) == 4
+
+
+def test_the_first_of_many_are_measured_before_the_others_are_let_in(account: Account) -> None:
+    async def fifty() -> int:
+        asked = asyncio.create_task(account.ask([f"s{number}" for number in range(50)]))
+        while len(account.registry.all()) < 3:  # .25 + .05 each, were they large
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        assert len(account.registry.all()) == 3
+        await account.ask_with_a_file("file")
+        account.run(10, {"s0": 0.1, "s1": 0.1, "s2": 0.1})
+        return await asked
+
+    assert asyncio.run(fifty()) == 5  # .2 each
+
+
+def test_for_cameras_that_show_nothing_the_others_wait_once(account: Account) -> None:
+    async def thirty() -> int:
+        asked = asyncio.create_task(account.ask([f"s{number}" for number in range(30)]))
+        await asyncio.sleep(0.3)
+        assert len(account.registry.all()) == 3
+        account.clock.now_seconds += PATIENCE_SECONDS
+        return await asked
+
+    assert asyncio.run(thirty()) == 30
+
+
+def test_without_a_limit_nobody_waits(clock: Clock) -> None:
+    account = Account(clock, enforced=False)
+    assert asyncio.run(account.ask([f"s{number}" for number in range(30)])) == 30
 
 
 def test_files_are_neither_counted_nor_refused(account: Account) -> None:

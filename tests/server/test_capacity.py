@@ -77,7 +77,7 @@ def test_what_is_admitted_fits_however_many_ask(
     capacity = settled(Capacity(BUDGET, running, rest))
     for number, (priority, thin_share) in enumerate(asking, len(running)):
         newcomer = Member(f"s{number}", priority, number, thin_share=thin_share)
-        if not capacity.measured:
+        if not capacity.known:
             assert capacity.admits(newcomer)
             return
         if capacity.admits(newcomer):
