@@ -6,19 +6,18 @@ and a CLIP with weights by chance, clips that are rendered here.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from server.ingest.video import decode_file, open_file
 from tests.support.clip_model import write_clip_model
-from tests.support.documented import ROOT, documented
+from tests.support.documented import documented
 from tests.support.footage import make_footage
 from tests.support.openai_endpoint import good, serving
 from tests.support.tiny_cogvideox import tiny_backend, write_tiny_cogvideox
 from tests.training.test_mil import write_recipe
+from training.cli import main
 from training.filter.findings import load_findings
 from training.logs import read_curves
 from training.manifest import Row, load_manifest
@@ -26,12 +25,8 @@ from training.manifest import Row, load_manifest
 HEADING = "## From nothing to a detector that learned from generated video"
 
 
-def run(*words: str) -> str:
-    finished = subprocess.run(
-        [sys.executable, "-m", "training", *words], cwd=ROOT, capture_output=True, text=True
-    )
-    assert finished.returncode == 0, f"{words}: {finished.stderr}"
-    return finished.stdout
+def run(*words: str) -> None:
+    assert main([*words]) == 0, words
 
 
 class Tiny:

@@ -45,7 +45,9 @@ def test_it_makes_its_stream_waits_for_a_server_and_stops_when_told(tmp_path: Pa
     bundle = make_tiny_bundle(tmp_path / "bundle").directory
     url, grpc = f"rtsp://127.0.0.1:{free_port()}/live", free_port()
     camera = demo_camera("door", url, "--clip", str(clip), "--server", f"127.0.0.1:{grpc}")
+    assert camera.stderr is not None
     try:
+        assert "waiting for the server" in camera.stderr.readline()
         for _ in range(2):  # the second server is new and knows no stream
             with ServerProcess(bundle=bundle, store=tmp_path / "gvvad.db", grpc__port=grpc) as one:
                 client = one.client()
@@ -56,7 +58,6 @@ def test_it_makes_its_stream_waits_for_a_server_and_stops_when_told(tmp_path: Pa
     finally:
         camera.kill()
         _, errors = camera.communicate()
-    assert "waiting for the server" in errors
     assert errors.count("pushing at 25 frames a second") == 2
 
 

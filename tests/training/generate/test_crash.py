@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.support.generating import Run
 from tests.training.generate.conftest import Write, arguments, decoded, files
 from training.cli import main
 from training.generate.film import read_film
@@ -23,37 +21,13 @@ VIDEOS = 40
 GIVEN_UP_SECONDS = 100
 
 
-def start(given: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "training", *given],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as the tests: sums depend on their order
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def after(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether it still runs after so long."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
-
-
-def made(process: subprocess.Popen[bytes], out: Path, count: int) -> float:
+def made(run: Run, out: Path, count: int) -> float:
     """Seconds until so many videos are there."""
     began = time.monotonic()
     while len(videos(out)) < count:
-        assert after(process, 0.002), "the run ended early"
+        assert run.runs_after(0.002), "the run ended early"
         assert time.monotonic() < began + GIVEN_UP_SECONDS, "the run does not get on"
     return time.monotonic() - began
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    assert process.poll() is None, "the run ended before it was killed"
-    process.kill()
-    process.wait()
 
 
 def videos(out: Path) -> list[Path]:
@@ -76,9 +50,9 @@ def test_a_killed_run_goes_on_where_it_was(
 ) -> None:
     out = tmp_path / "out"
     given = arguments(descriptions(3), cogvideox, out)
-    process = start(given)
-    made(process, out, 1)
-    kill(process)
+    run = Run(given)
+    made(run, out, 1)
+    run.kill()
     assert_nothing_is_broken(out)
     assert main(given) == 0
     assert files(out) == files(three)
@@ -97,24 +71,24 @@ def test_twenty_kills_leave_what_an_undisturbed_run_leaves(
     """
     rows = descriptions(VIDEOS)
     undisturbed = tmp_path / "undisturbed"
-    process = start(arguments(rows, cogvideox, undisturbed))
-    first_seconds = made(process, undisturbed, 1)
-    assert process.wait(GIVEN_UP_SECONDS) == 0
+    run = Run(arguments(rows, cogvideox, undisturbed))
+    first_seconds = made(run, undisturbed, 1)
+    assert run.exit_code(GIVEN_UP_SECONDS) == 0
 
     def killed(seed: int) -> Path:
         out, chance = tmp_path / f"killed-{seed}", random.Random(seed)
         given = arguments(rows, cogvideox, out)
         for number in range(KILLS // RUNS):
-            before, process = len(videos(out)), start(given)
+            before, run = len(videos(out)), Run(given)
             if number % 4 == 0:
-                after(process, chance.uniform(0, first_seconds))
+                run.runs_after(chance.uniform(0, first_seconds))
             else:
-                made(process, out, before + 1)
-                after(process, chance.uniform(0, 0.3))
-            kill(process)
+                made(run, out, before + 1)
+                run.runs_after(chance.uniform(0, 0.3))
+            run.kill()
             assert_nothing_is_broken(out)
             assert len(videos(out)) >= before
-        assert start(given).wait(GIVEN_UP_SECONDS) == 0
+        assert Run(given).exit_code(GIVEN_UP_SECONDS) == 0
         return out
 
     with ThreadPoolExecutor(RUNS) as pool:

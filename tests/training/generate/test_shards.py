@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.generating import Run
 from tests.training.generate.conftest import Write, arguments, files
 from training.cli import main
 from training.clips import TrainingError
@@ -44,13 +45,9 @@ def test_shards_at_the_same_time_leave_what_one_run_leaves(
     rows = descriptions(12)
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert main(arguments(rows, cogvideox, alone)) == 0
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "training", *arguments(rows, cogvideox, shared)]
-    running = [
-        subprocess.Popen([*command, "--shard", f"{index}/3"], env=environment)
-        for index in (1, 2, 3)
-    ]
-    assert [process.wait(100) for process in running] == [0, 0, 0]
+    given = arguments(rows, cogvideox, shared)
+    running = [Run([*given, "--shard", f"{index}/3"]) for index in (1, 2, 3)]
+    assert [run.exit_code(100) for run in running] == [0, 0, 0]
     assert files(shared) == files(alone)
     assert (shared / "manifest.jsonl").read_bytes() == (alone / "manifest.jsonl").read_bytes()
 
