@@ -37,6 +37,12 @@ class LoadTrial:
         """Whether the server held it."""
         return not self.complaints
 
+    @property
+    def held(self) -> int:
+        """Cameras that were: all; those admitted, where nothing but a refusal is wrong; or none."""
+        only_refused = len(self.complaints) == (self.run.refused > 0)
+        return self.run.cameras - self.run.refused if only_refused else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
@@ -179,13 +185,13 @@ class Findings:
     @property
     def held(self) -> int:
         """Cameras that were held: those searched for, or those asked for where every round did;
-        of a share the median of the rounds, of which one that did not hold counts as none.
+        of a share the median of what the rounds held, those that the server refused left out.
         """
         if self.ramp is not None:
             return self.ramp.cameras
         if not self.rounds or (self.rounds_held < len(self.rounds) and not self.by_share):
             return 0
-        return median_low(one.trial.run.cameras * one.trial.holds for one in self.rounds)
+        return median_low(one.trial.held for one in self.rounds)
 
     @property
     def share(self) -> float | None:

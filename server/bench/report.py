@@ -176,7 +176,11 @@ def _cameras(found: Findings) -> str:
     rounds = f"; held in {found.rounds_held} of {len(found.rounds)} rounds" if found.rounds else ""
     if found.ramp is None:
         tried = sorted({one.trial.run.cameras for one in found.rounds}) or [found.cameras]
-        return f"{', '.join(map(str, tried))}, as asked for{rounds}"
+        told = f"{', '.join(map(str, tried))}, as asked for{rounds}"
+        if any(one.trial.run.refused for one in found.rounds):
+            held = ", ".join(str(one.trial.held) for one in found.rounds)
+            told += f"; held without those refused: {held}"
+        return told
     if not found.ramp.cameras:
         fewest = min(trial.run.cameras for trial in found.ramp.trials)
         return f"not one number that was tried held; the least was {fewest}"

@@ -65,6 +65,21 @@ def test_a_share_of_each_rounds_ceiling_is_held_where_most_rounds_held_it() -> N
     assert "0% of it held (goal 23: missed)" in "\n".join(lines(found))
 
 
+def test_of_a_share_those_that_were_refused_are_not_held_but_the_others_are() -> None:
+    found = some_findings()
+    found.ramp, found.by_share = None, True
+    told_off = {"refused": 3, "refusal": "no room"}
+    late = a_run(23, p99_seconds=1.2, **told_off)
+    for run, held in ((a_run(24, **told_off), 21), (late, 0)):
+        found.rounds[0] = replace(found.rounds[0], trial=a_trial(run))
+        assert found.rounds[0].trial.held == held
+    found.rounds[1] = replace(found.rounds[1], trial=a_trial(a_run(24, **told_off)))
+    assert row(found, "cameras") == (
+        "23, 24, as asked for; held in 1 of 3 rounds; held without those refused: 0, 21, 24"
+    )
+    assert row(found, "ceiling") == "31.0 cameras: 68% of it held (goal 23: missed)"
+
+
 def test_memory_twice_and_soak_have_a_line_each() -> None:
     found = some_findings(24)
     assert row(found, "memory").endswith("+15.00 ± 0.00 MB a further camera")
