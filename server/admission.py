@@ -25,7 +25,7 @@ from server.sampling import EveryNth, EveryWindow, OnMotion, Sampling
 from server.scoring import DropReason
 from server.streams import StreamConfig
 from server.telemetry import Telemetry
-from server.usage import Usage
+from server.usage import NOTHING_KNOWN, Account, Usage
 from server.views import CapacityError
 
 LOOK_SECONDS = 2.0
@@ -211,12 +211,15 @@ class Admission:
             self._patient_until_seconds = now_seconds + PATIENCE_SECONDS
         return now_seconds < self._patient_until_seconds
 
-    def check(self, config: StreamConfig, *, lossless: bool) -> None:
+    def check(self, config: StreamConfig, *, lossless: bool) -> bool:
         """Refuse a stream that there is no place or no capacity for.
 
         Args:
             config: of the stream.
             lossless: it waits for what others leave, and is not counted.
+
+        Returns:
+            Whether streams must be thinned for it: settle once it is there.
 
         Raises:
             StreamExistsError: the id, or the port to listen on, is taken.
@@ -228,19 +231,29 @@ class Admission:
             self._telemetry.stream_refused("max_streams")
             raise
         if lossless:
-            return
+            return False
         capacity = self.capacity()
         newcomer = _member_of(config, len(capacity.members))
         if not capacity.admits(newcomer):
             self._telemetry.stream_refused("capacity")
             raise CapacityError(refusal(capacity, newcomer))
+        return replace(capacity, members=[*capacity.members, newcomer]).overloaded
 
     def capacity(self) -> Capacity:
         """The account of this moment."""
         rules = self._rules
         live = [stream for stream in self._registry.all() if not stream.lane.lossless]
         live.sort(key=lambda stream: stream.created_seconds)
-        members = [self._member(stream, number) for number, stream in enumerate(live)]
+        known = self._usage.accounts()
+        members = [
+            _member_of(
+                stream.config,
+                number,
+                known.get(stream.config.stream_id, NOTHING_KNOWN),
+                thinned=stream.thinned,
+            )
+            for number, stream in enumerate(live)
+        ]
         encode = self._usage.window().times(rules.windows_per_second)
         capacity = Capacity(
             rules.budget,
@@ -253,20 +266,6 @@ class Admission:
         if capacity.measured:  # it stands for the next ones, should all of these go
             self._remembered = capacity.expected
         return capacity
-
-    def _member(self, stream: StreamRecord, number: int) -> Member:
-        stream_id, thinned = stream.config.stream_id, stream.thinned
-        seen = self._usage.share(stream_id)
-        member = _member_of(stream.config, number, seen_full=None if thinned else seen)
-        if not thinned:
-            return replace(member, cost=self._usage.cost(stream_id))
-        when_full = stream.config.sampling_when_full
-        return replace(
-            member,
-            cost=self._usage.cost(stream_id),
-            thin_share=None if when_full is None else _share(when_full, seen),
-            thinned=True,
-        )
 
 
 def refusal(capacity: Capacity, newcomer: Member) -> str:
@@ -291,14 +290,20 @@ def _in_use(capacity: Capacity, *, engine: bool = False) -> str:
     return f"{load.cores:.2f} of {budget.cores:.2f} cores in use"
 
 
-def _member_of(config: StreamConfig, number: int, seen_full: float | None = None) -> Member:
+def _member_of(
+    config: StreamConfig, number: int, known: Account = NOTHING_KNOWN, *, thinned: bool = False
+) -> Member:
     when_full = config.sampling_when_full
+    # What was seen is of the rule that is in effect.
+    seen_full, seen_thin = (None, known.share) if thinned else (known.share, None)
     return Member(
         config.stream_id,
         config.priority,
         number,
+        known.cost,
         full_share=_share(config.sampling, seen_full),
-        thin_share=None if when_full is None else _share(when_full),
+        thin_share=None if when_full is None else _share(when_full, seen_thin),
+        thinned=thinned,
     )
 
 

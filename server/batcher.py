@@ -29,7 +29,7 @@ from server.scoring import (
     Verdict,
     WindowScore,
     score_features,
-    skip_window,
+    skip_windows,
 )
 from server.thread_names import ENGINE, thread_named
 from server.windows import Window, WindowSpan
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 # What an engine ends in, and NumPy around it, where it fails on a window.
 _FAILURES = (EngineError, MemoryError)
 _IDLE_WAIT_SECONDS = 1.0
+_MOST_SKIPPED = 64
+"""Streams that one run of the head takes over lost windows; its state takes memory."""
 MAX_DROPS_HELD = 256
 """Drops of a lane that wait to be told while the engine is stuck; older ones are forgotten."""
 
@@ -233,29 +235,40 @@ class Batcher:
         return self._stopping or waiting >= min(self._settings.max_batch, len(self._lanes))
 
     def _advance(self, work: list[tuple[Lane, list[_Entry]]]) -> None:
-        batch: list[tuple[Lane, _Entry]] = []
-        for lane, entries in work:
-            for entry in entries:
-                if entry.window is not None:
-                    batch.append((lane, entry))
-                else:
-                    self._advance_over(lane, entry)
+        # What was lost comes before a window. Of each stream one at a time, as windows do too:
+        # a server that loses many of many streams would else be busy with nothing but those.
+        while lost := [(lane, left.pop(0)) for lane, left in work if left and not left[0].window]:
+            self._advance_over(lost)
+        batch = [(lane, left[0]) for lane, left in work if left]
         if batch:
             self._score(batch)
 
-    def _advance_over(self, lane: Lane, entry: _Entry) -> None:
-        if entry.span is None:
-            lane.memory.reset()
-            if lane.open:
+    def _advance_over(self, lost: list[tuple[Lane, _Entry]]) -> None:
+        for lane, entry in lost:
+            if entry.span is None or entry.span.number == 0:
+                lane.memory.reset()
+        passed = [(lane, entry) for lane, entry in lost if entry.span is not None]
+        self._skip([lane.memory for lane, _ in passed])
+        for lane, entry in lost:
+            if entry.span is not None:
+                self._publish(lane, entry, None)
+            elif lane.open:
                 self._sink.broke_off(lane)
-            return
-        if entry.span.number == 0:
-            lane.memory.reset()
-        try:
-            skip_window(self._detector, lane.memory)
-        except _FAILURES:
-            lane.memory.reset()
-        self._publish(lane, entry, None)
+
+    def _skip(self, memories: list[StreamMemory]) -> None:
+        for first in range(0, len(memories), _MOST_SKIPPED):
+            some = memories[first : first + _MOST_SKIPPED]
+            try:
+                skip_windows(self._detector, some)
+            except _FAILURES:
+                self._skip_one_by_one(some)
+
+    def _skip_one_by_one(self, memories: list[StreamMemory]) -> None:
+        for memory in memories:
+            try:
+                skip_windows(self._detector, [memory])
+            except _FAILURES:
+                memory.reset()
 
     def _score(self, batch: list[tuple[Lane, _Entry]]) -> None:
         windows = [entry.window for _, entry in batch if entry.window is not None]
@@ -293,7 +306,7 @@ class Batcher:
             logger.error("engine failed on a window: %s", reason, extra=about(lane.stream_id))
         lane.failing = True
         entry.drop_reason = DropReason.ENGINE
-        self._advance_over(lane, entry)
+        self._advance_over([(lane, entry)])
 
     def _publish(self, lane: Lane, entry: _Entry, verdict: Verdict | None) -> None:
         if not lane.open or entry.span is None:

@@ -167,9 +167,12 @@ class Capacity:
         known = self.measured
         if not known:
             return self.prior
-        decode_cores = math.fsum(cost.decode_cores for cost in known) / len(known)
-        encode = sum((cost.encode for cost in known), Load()).times(1 / len(known))
-        return StreamCost(decode_cores + self.rest.cores / len(known), encode)
+        # In plain numbers: a look at a thousand streams must not hold up the event loop.
+        decode_cores = math.fsum(cost.decode_cores for cost in known) + self.rest.cores
+        encode_cores = math.fsum(cost.encode.cores for cost in known)
+        engine = math.fsum(cost.encode.engine for cost in known)
+        encode = Load(encode_cores, engine).times(1 / len(known))
+        return StreamCost(decode_cores / len(known), encode)
 
     @property
     def each(self) -> Load:
@@ -182,7 +185,6 @@ class Capacity:
         """What all streams take; those that were not measured as it is expected of them."""
         expected = self.expected
         costs = [(member.cost or expected, member.share) for member in self.members]
-        # In plain numbers: a look at a thousand streams must not hold up the event loop.
         cores = math.fsum(cost.decode_cores + cost.encode.cores * share for cost, share in costs)
         engine = math.fsum(cost.encode.engine * share for cost, share in costs)
         return self.rest + Load(cores, engine)

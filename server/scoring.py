@@ -143,11 +143,16 @@ def score_features(
     ]
 
 
-def skip_window(detector: Detector, memory: StreamMemory) -> None:
-    """Advance a stream's state over a window that was not encoded.
+def skip_windows(detector: Detector, memories: Sequence[StreamMemory]) -> None:
+    """Advance streams' states over a window each that was not encoded.
 
     The last feature stands in for it, so that state never skips time; before
     the first feature there is nothing to advance.
+
+    Raises:
+        EngineError, MemoryError: it failed; no memory has advanced.
     """
-    if memory.last_feature is not None:
-        score_features(detector, memory.last_feature, [memory])
+    begun = [(m, m.last_feature) for m in memories if m.last_feature is not None]
+    if begun:
+        features = np.concatenate([feature for _, feature in begun])
+        score_features(detector, features, [memory for memory, _ in begun])

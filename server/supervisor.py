@@ -138,13 +138,11 @@ class Supervisor:
                 self._follow(stream, stream.machine.finish(EndReason.STOPPED))
                 if stream.temporary:
                     continue
-                next_sequence = stream.lane.next_sequence
+                stream_id, next_sequence = stream.config.stream_id, stream.lane.next_sequence
                 try:
-                    await asyncio.to_thread(
-                        self._store.settle, stream.config.stream_id, next_sequence
-                    )
+                    await asyncio.to_thread(self._store.settle, stream_id, next_sequence)
                 except StoreError as error:  # then the sequence goes on a little higher
-                    logger.warning("%s", error, extra=about(stream.config.stream_id))
+                    logger.warning("%s", error, extra=about(stream_id))
 
     # What clients ask for
 
@@ -161,12 +159,13 @@ class Supervisor:
         self._settings.access.check(config)
         self._settings.alert_policy(config, self.model.threshold)
         async with self._admission.entering(at_once=config.url.scheme == "file"), self._changing:
-            self._admission.check(config, lossless=config.url.scheme == "file")
+            crowded = self._admission.check(config, lossless=config.url.scheme == "file")
             created_seconds = time.time()
             await asyncio.to_thread(self._store.save, config, created_seconds)
             next_sequence = await asyncio.to_thread(self._begins_at, config.stream_id)
             view = await self._open(config, created_seconds, next_sequence)
-            self._admission.settle()
+            if crowded:
+                self._admission.settle()
             return view
 
     @property

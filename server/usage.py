@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from server.capacity import Load, StreamCost
 from server.engine.pace import Pace
@@ -52,9 +53,28 @@ class _Stream:
     windows: int = 0
     for_engine: int = 0
 
-    @property
-    def settled(self) -> bool:
-        return self.rate.seconds >= SETTLE_SECONDS
+
+class Account(NamedTuple):
+    """What is known of one stream.
+
+    Attributes:
+        cost: what it takes; None where it was not watched for long enough.
+        share: part of its windows that lately went to the engine; None before it had any.
+    """
+
+    cost: StreamCost | None
+    share: float | None
+
+
+NOTHING_KNOWN = Account(None, None)
+
+
+def _account(seconds: float, amounts: Sequence[float], window: Load) -> Account:
+    cpu_seconds, windows, for_engine = amounts
+    share = for_engine / windows if windows else None
+    if seconds < SETTLE_SECONDS:
+        return Account(None, share)
+    return Account(StreamCost(cpu_seconds / seconds, window.times(windows / seconds)), share)
 
 
 class Usage:
@@ -150,23 +170,14 @@ class Usage:
             # Accounts come a little late, so that single seconds may go below zero.
             return Load(max(0.0, self._rest.per_second()[0]))
 
-    def cost(self, stream_id: str) -> StreamCost | None:
-        """What a stream takes; None where it was not watched for long enough."""
-        with self._lock:
-            stream = self._streams.get(stream_id)
-            if stream is None or not stream.settled:
-                return None
-            decode_cores, windows_per_second, _ = stream.rate.per_second()
-            return StreamCost(decode_cores, self._window().times(windows_per_second))
-
-    def share(self, stream_id: str) -> float | None:
-        """Part of a stream's windows that lately went to the engine; None before it had any."""
-        with self._lock:
-            stream = self._streams.get(stream_id)
-            if stream is None:
-                return None
-            _, windows, for_engine = stream.rate.amounts
-            return for_engine / windows if windows else None
+    def accounts(self) -> dict[str, Account]:
+        """What is known of every stream."""
+        with self._lock:  # for as long as it takes to copy: decode workers' threads wait for it
+            rates = [
+                (name, one.rate.seconds, one.rate.amounts) for name, one in self._streams.items()
+            ]
+            window = self._window()
+        return {name: _account(seconds, amounts, window) for name, seconds, amounts in rates}
 
     def window(self) -> Load:
         """Price of a window in runs as they are lately; alone before the first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,7 +122,7 @@ class HistoryStore:
             The id of each.
         """
         with self._database.transaction() as connection:
-            return [_written(connection, chunk) for chunk in chunks]
+            return _written(connection, chunks)
 
     def read(self, stream_id: str, bundle_id: str, since_seconds: float) -> ScoreSeries:
         """What was taken since a UTC time, in order; whole chunks.
@@ -181,18 +181,32 @@ class HistoryStore:
                 connection.execute(sa.delete(table).where(table.c.stream_id.not_in(standing)))
 
 
-def _written(connection: Connection, chunk: PackedChunk) -> int:
-    row = {
+def _written(connection: Connection, chunks: Sequence[PackedChunk]) -> list[int]:
+    """In three statements however many there are: all streams' chunks grow at once."""
+    mine = SCORE_HISTORY.c.chunk_id
+    asked = [chunk.chunk_id for chunk in chunks if chunk.chunk_id is not None]
+    # Trimming may have deleted one meanwhile.
+    there = set(connection.scalars(sa.select(mine).where(mine.in_(asked)))) if asked else set()
+    grown = [{"grown": chunk.chunk_id} | _row(chunk) for chunk in chunks if chunk.chunk_id in there]
+    new = [_row(chunk) for chunk in chunks if chunk.chunk_id not in there]
+    if grown:
+        # Beside the bound key, an execution of many sets what its rows name.
+        connection.execute(sa.update(SCORE_HISTORY).where(mine == sa.bindparam("grown")), grown)
+    added: Iterator[int] = iter(())
+    if new:
+        insert = sa.insert(SCORE_HISTORY).returning(mine, sort_by_parameter_order=True)
+        added = iter(connection.scalars(insert, new).all())
+    return [
+        chunk.chunk_id if chunk.chunk_id is not None and chunk.chunk_id in there else next(added)
+        for chunk in chunks
+    ]
+
+
+def _row(chunk: PackedChunk) -> dict[str, object]:
+    return {
         "stream_id": chunk.stream_id,
         "bundle_id": chunk.bundle_id,
         "start_seconds": chunk.first_taken_seconds,
         "end_seconds": chunk.last_taken_seconds,
         "windows": chunk.windows,
     }
-    if chunk.chunk_id is not None:
-        mine = SCORE_HISTORY.c.chunk_id == chunk.chunk_id
-        if connection.execute(sa.update(SCORE_HISTORY).where(mine).values(row)).rowcount:
-            return chunk.chunk_id
-    key = connection.execute(sa.insert(SCORE_HISTORY).values(row)).inserted_primary_key
-    assert key is not None
-    return int(key[0])

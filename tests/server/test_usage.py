@@ -42,13 +42,13 @@ def test_a_rate_lies_between_the_lowest_and_the_highest(told: list[tuple[float, 
 def test_a_stream_is_measured_once_it_was_watched_for_a_while() -> None:
     usage = Usage(PACE)
     watch(usage, "a", int(SETTLE_SECONDS) - 1, cpu=0.05, windows=2)
-    assert usage.cost("a") is None
+    assert usage.accounts()["a"].cost is None
     watch(usage, "a", 4, cpu=0.05, windows=2, begin=SETTLE_SECONDS - 1)
-    cost = usage.cost("a")
+    cost = usage.accounts()["a"].cost
     assert cost is not None
     assert cost.decode_cores == pytest.approx(0.05)
     assert cost.encode.cores == pytest.approx(0.02)
-    assert usage.cost("unknown") is None
+    assert "unknown" not in usage.accounts()
 
 
 def test_the_opening_of_a_source_is_no_rate_of_it() -> None:
@@ -59,7 +59,7 @@ def test_the_opening_of_a_source_is_no_rate_of_it() -> None:
     usage.interrupted("a")
     usage.told("a", 20.0, 9.0)
     usage.told("a", 21.0, 0.1)
-    cost = usage.cost("a")
+    cost = usage.accounts()["a"].cost
     assert cost is not None
     assert cost.decode_cores == pytest.approx(0.1)
 
@@ -68,7 +68,7 @@ def test_a_stream_that_was_away_keeps_what_it_took() -> None:
     usage = Usage(PACE)
     watch(usage, "a", 10, cpu=0.2, windows=1)
     usage.told("a", 4000.0, 0.2)
-    cost = usage.cost("a")
+    cost = usage.accounts()["a"].cost
     assert cost is not None
     assert cost.decode_cores == pytest.approx(0.2)
 
@@ -77,7 +77,7 @@ def test_a_camera_that_switches_to_more_is_seen_within_a_minute() -> None:
     usage = Usage(PACE)
     watch(usage, "a", 300, cpu=0.05, windows=1)
     watch(usage, "a", 60, cpu=0.40, windows=1, begin=301.0)
-    cost = usage.cost("a")
+    cost = usage.accounts()["a"].cost
     assert cost is not None
     assert 0.3 < cost.decode_cores < 0.4
 
@@ -85,11 +85,10 @@ def test_a_camera_that_switches_to_more_is_seen_within_a_minute() -> None:
 def test_thinned_windows_count_in_full_and_their_share_is_told() -> None:
     usage = Usage(PACE)
     watch(usage, "a", 10, cpu=0.05, windows=4, for_engine=1)
-    cost = usage.cost("a")
+    cost = usage.accounts()["a"].cost
     assert cost is not None
     assert cost.encode.cores == pytest.approx(0.04)
-    assert usage.share("a") == pytest.approx(0.25)
-    assert usage.share("unknown") is None
+    assert usage.accounts()["a"].share == pytest.approx(0.25)
 
 
 def test_the_rest_is_what_neither_streams_nor_engine_took() -> None:
@@ -152,7 +151,7 @@ def test_a_stream_that_goes_leaves_nothing() -> None:
     usage = Usage(PACE)
     watch(usage, "a", 10, cpu=0.2, windows=1)
     usage.forget("a")
-    assert usage.cost("a") is None
+    assert usage.accounts() == {}
 
 
 def test_a_price_found_on_a_busy_machine_is_lowered_to_what_the_process_takes() -> None:
