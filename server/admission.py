@@ -42,6 +42,8 @@ PATIENCE_SECONDS = 8.0
 _BY_SAMPLING = frozenset({DropReason.THINNED, DropReason.STILL})
 
 _POLL_SECONDS = 0.1
+_LATELY_SECONDS = 0.5
+_SOON_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,10 @@ class Admission:
         self._usage = Usage(rules.pace)
         self._overloaded = False
         self._remembered: StreamCost | None = None
+        # Many may come at once: what one comes into is not added up anew for each.
+        self._account: Capacity | None = None
+        self._account_until_seconds = 0.0
+        self._settling: asyncio.TimerHandle | None = None
         self._door = asyncio.Lock()
         self._patient_until_seconds: float | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -132,6 +138,7 @@ class Admission:
     def forget(self, stream_id: str) -> None:
         """A stream is gone."""
         self._usage.forget(stream_id)
+        self._account = None
 
     # Asked in the event loop
 
@@ -141,8 +148,9 @@ class Admission:
 
     def stop(self) -> None:
         """Look no more; works from every state."""
-        if self._watching is not None:
-            self._watching.cancel()
+        for running in (self._watching, self._settling):
+            if running is not None:
+                running.cancel()
 
     async def _watch(self) -> None:
         while True:
@@ -160,6 +168,16 @@ class Admission:
             if member.cost is not None:
                 cores = member.cost.at(member.share).cores
                 self._telemetry.stream_cores(member.stream_id, cores)
+
+    def settle_soon(self) -> None:
+        """Thin what must be, once for all newcomers of a moment."""
+        if self._settling is None:
+            loop = asyncio.get_running_loop()
+            self._settling = loop.call_later(_SOON_SECONDS, self._settle_now)
+
+    def _settle_now(self) -> None:
+        self._settling = None
+        self.settle()
 
     def settle(self) -> Capacity:
         """Thin or restore what the account of this moment asks for; returns it after that."""
@@ -203,7 +221,7 @@ class Admission:
             yield
 
     def _must_wait(self) -> bool:
-        capacity = self.capacity()
+        capacity = self._lately()
         if not capacity.enforced or capacity.known or capacity.room_for_any(LARGE_CORES):
             return False
         now_seconds = time.monotonic()
@@ -219,7 +237,7 @@ class Admission:
             lossless: it waits for what others leave, and is not counted.
 
         Returns:
-            Whether streams must be thinned for it: settle once it is there.
+            Whether streams must be thinned for it: settle soon.
 
         Raises:
             StreamExistsError: the id, or the port to listen on, is taken.
@@ -232,12 +250,21 @@ class Admission:
             raise
         if lossless:
             return False
-        capacity = self.capacity()
+        capacity = self._lately()
         newcomer = _member_of(config, len(capacity.members))
         if not capacity.admits(newcomer):
             self._telemetry.stream_refused("capacity")
             raise CapacityError(refusal(capacity, newcomer))
-        return replace(capacity, members=[*capacity.members, newcomer]).overloaded
+        self._account = replace(capacity, members=[*capacity.members, newcomer])
+        return self._account.overloaded
+
+    def _lately(self) -> Capacity:
+        """The account of half a second ago at most, and those that came since."""
+        now_seconds, account = time.monotonic(), self._account
+        if account is None or now_seconds >= self._account_until_seconds:
+            account = self._account = self.capacity()
+            self._account_until_seconds = now_seconds + _LATELY_SECONDS
+        return account
 
     def capacity(self) -> Capacity:
         """The account of this moment."""

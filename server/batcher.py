@@ -10,6 +10,8 @@ arrives, scored or not, and leaves in that order.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 import threading
 import time
@@ -86,6 +88,7 @@ class Lane:
         priority: lanes with a higher one come first.
         memory: the head's state.
         failing: the engine failed on its newest window.
+        turn: of equal lanes the lowest comes first.
     """
 
     stream_id: str
@@ -96,6 +99,7 @@ class Lane:
     entries: deque[_Entry] = field(default_factory=deque)
     open: bool = True
     failing: bool = False
+    turn: int = 0
 
 
 class ScoreSink(Protocol):
@@ -121,7 +125,11 @@ class Batcher:
         self._detector = detector
         self._settings = settings
         self._sink = sink
-        self._lanes: list[Lane] = []
+        # Sets in order of entry, so that nothing here takes longer the more lanes there are.
+        self._lanes: dict[Lane, None] = {}
+        self._ready: dict[Lane, None] = {}  # with a window that waits
+        self._changed: dict[Lane, None] = {}  # with something to tell, perhaps, before a window
+        self._turns = itertools.count()
         self._wake = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -142,7 +150,8 @@ class Batcher:
         """Make a place for a stream."""
         lane = Lane(stream_id, next_sequence, lossless)
         with self._wake:
-            self._lanes.append(lane)
+            lane.turn = next(self._turns)
+            self._lanes[lane] = None
         return lane
 
     def prioritise(self, lane: Lane, priority: int) -> None:
@@ -155,8 +164,8 @@ class Batcher:
         with self._wake:
             lane.open = False
             lane.entries.clear()
-            if lane in self._lanes:
-                self._lanes.remove(lane)
+            for lanes in (self._lanes, self._ready, self._changed):
+                lanes.pop(lane, None)
             self._wake.notify_all()
 
     def submit(self, lane: Lane, window: Window) -> None:
@@ -165,15 +174,13 @@ class Batcher:
             if not lane.lossless:
                 _drop_waiting(lane)
             if lane.open:
-                _append(lane, _Entry(_take_sequence(lane), window.span, window=window))
-                self._wake.notify_all()
+                self._put(lane, _Entry(_take_sequence(lane), window.span, window=window))
 
     def report_drop(self, lane: Lane, span: WindowSpan, reason: DropReason) -> None:
         """A window of the stream was lost before it came here; it keeps its place and sequence."""
         with self._wake:
             if lane.open:
-                _append(lane, _Entry(_take_sequence(lane), span, drop_reason=reason))
-                self._wake.notify_all()
+                self._put(lane, _Entry(_take_sequence(lane), span, drop_reason=reason))
 
     def pass_over(self, lane: Lane, count: int) -> None:
         """So many windows were lost of which nothing else is known; they had their sequences."""
@@ -184,8 +191,16 @@ class Batcher:
         """The stream's source broke off: nothing is known until its next window."""
         with self._wake:
             if lane.open:
-                _append(lane, _Entry(lane.next_sequence, None))
-                self._wake.notify_all()
+                self._put(lane, _Entry(lane.next_sequence, None))
+
+    def _put(self, lane: Lane, entry: _Entry) -> None:
+        lane.entries.append(entry)
+        self._changed[lane] = None
+        if entry.window is not None:
+            self._ready[lane] = None
+        while len(lane.entries) > MAX_DROPS_HELD:
+            lane.entries.popleft()
+        self._wake.notify_all()
 
     def _run(self) -> None:
         with thread_named(ENGINE):
@@ -209,30 +224,34 @@ class Batcher:
         the others have lost meanwhile is told without waiting for their turn.
         """
         with self._wake:
-            while not self._stopping and not any(lane.entries for lane in self._lanes):
+            while not (self._stopping or self._ready or self._changed):
                 self._wake.wait(_IDLE_WAIT_SECONDS)
-            self._wake.wait_for(self._batch_is_full, self._patience_seconds())
+            if not self._batch_is_full():
+                self._wake.wait_for(self._batch_is_full, self._patience_seconds())
             if self._stopping:
                 return None
-            ready = [lane for lane in self._lanes if _has_window(lane)]
-            # Stable: equals stay in turn. Files after all cameras: they take what is left.
-            ready.sort(key=lambda lane: (lane.lossless, -lane.priority))
-            chosen = ready[: self._settings.max_batch]
-            self._lanes = [lane for lane in self._lanes if lane not in chosen] + chosen
-            taken = [(lane, _take_entries(lane, scored=lane in chosen)) for lane in self._lanes]
+            chosen = heapq.nsmallest(self._settings.max_batch, self._ready, key=_rank)
+            others = [lane for lane in self._changed if lane not in chosen]
+            taken = [(lane, _take_entries(lane, scored=False)) for lane in others]
+            taken += [(lane, _take_entries(lane, scored=True)) for lane in chosen]
+            self._changed = {lane: None for lane in chosen if lane.entries}
+            for lane in chosen:
+                lane.turn = next(self._turns)
+                if not _has_window(lane):
+                    del self._ready[lane]
             return [(lane, entries) for lane, entries in taken if entries]
 
     def _patience_seconds(self) -> float:
         """Until the first of the windows has waited for as long as it may: behind a run it did."""
         came = [
-            entry.came_seconds for lane in self._lanes for entry in lane.entries if entry.window
+            entry.came_seconds for lane in self._ready for entry in lane.entries if entry.window
         ]
         left = min(came, default=0.0) + self._settings.max_wait_seconds - time.monotonic()
         return max(0.0, left)
 
     def _batch_is_full(self) -> bool:
-        waiting = sum(1 for lane in self._lanes if _has_window(lane))
-        return self._stopping or waiting >= min(self._settings.max_batch, len(self._lanes))
+        most = min(self._settings.max_batch, len(self._lanes))
+        return self._stopping or len(self._ready) >= most
 
     def _advance(self, work: list[tuple[Lane, list[_Entry]]]) -> None:
         # What was lost comes before a window. Of each stream one at a time, as windows do too:
@@ -332,6 +351,11 @@ def _take_sequence(lane: Lane) -> int:
     return sequence
 
 
+def _rank(lane: Lane) -> tuple[bool, int, int]:
+    """Files after all cameras: they take what is left; equals in turn."""
+    return lane.lossless, -lane.priority, lane.turn
+
+
 def _has_window(lane: Lane) -> bool:
     return any(entry.window is not None for entry in lane.entries)
 
@@ -352,9 +376,3 @@ def _drop_waiting(lane: Lane) -> None:
     for entry in lane.entries:
         if entry.window is not None:
             entry.window, entry.drop_reason = None, DropReason.OVERLOAD
-
-
-def _append(lane: Lane, entry: _Entry) -> None:
-    lane.entries.append(entry)
-    while len(lane.entries) > MAX_DROPS_HELD:
-        lane.entries.popleft()

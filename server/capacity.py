@@ -237,8 +237,10 @@ class Capacity:
         if not self.enforced or not self.known:
             return True
         reached = [
-            replace(member, thinned=member.thinned or member.priority < newcomer.priority)
-            for member in self.members
+            replace(one, thinned=True)
+            if one.priority < newcomer.priority and not one.thinned
+            else one
+            for one in self.members
         ]
         joined = replace(self, members=[*reached, replace(newcomer, thinned=True)])
         return not joined.overloaded

@@ -165,7 +165,7 @@ class Supervisor:
             next_sequence = await asyncio.to_thread(self._begins_at, config.stream_id)
             view = await self._open(config, created_seconds, next_sequence)
             if crowded:
-                self._admission.settle()
+                self._admission.settle_soon()
             return view
 
     @property

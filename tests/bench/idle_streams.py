@@ -1,9 +1,10 @@
 """Many idle streams at a real server: how soon they run, and what they cost.
 
     python -m tests.bench.idle_streams [--cameras 1000] [--workers 8] [--seconds 60]
-        [--sampling motion:60s] [--json]
+        [--sampling motion:60s] [--moving] [--json]
 
-Each camera shows 160x120 at one frame a second. Measured are the seconds until
+Each camera shows 160x120 at one frame a second: an empty place with a camera's grain,
+or with `--moving` the demo's street, which opens alerts as well. Measured are the seconds until
 every CreateStream had returned and until every stream was RUNNING, then memory
 and processor time of the server and its workers. The cameras are a process of
 their own on the same cores; its share is printed beside. A thousand such streams have
@@ -23,6 +24,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import av
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.bench.clips import render
@@ -35,6 +38,8 @@ from tests.support.serving import ServerProcess
 SIZE = (160, 120)
 FPS = 1
 CLIP_SECONDS = 20
+KEY_FRAMES = 2
+GRAIN = 2.0
 REGISTERED_SECONDS = 60.0
 GIVE_UP_SECONDS = 300.0
 
@@ -85,10 +90,30 @@ class Idle:
         return self.created_seconds <= REGISTERED_SECONDS and not self.not_running
 
 
-def measure(cameras: int, workers: int, seconds: float, sampling: Sampling) -> Idle:
+def still(moving: Path, path: Path) -> Path:
+    """The first picture of a clip for as long, with grain."""
+    noise = np.random.default_rng(0)
+    with av.open(str(moving)) as source, av.open(str(path), "w") as container:
+        pictures = [frame.to_ndarray(format="gray") for frame in source.decode(video=0)]
+        stream = container.add_stream("libx264", rate=FPS, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        stream.codec_context.gop_size = KEY_FRAMES
+        for _ in pictures:
+            grain = noise.normal(0, GRAIN, pictures[0].shape)
+            grained = np.clip(np.rint(pictures[0] + grain), 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grained, format="gray")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def measure(
+    cameras: int, workers: int, seconds: float, sampling: Sampling, *, moving: bool = False
+) -> Idle:
     """Register the cameras at a server with the embedded default and so many decode workers."""
     with tempfile.TemporaryDirectory() as scratch:
         clip = render(Path(scratch), SIZE, FPS, CLIP_SECONDS)
+        if not moving:
+            clip = still(clip, Path(scratch) / "still.mp4")
         specs = [CameraSpec(f"cam-{number}", clip, FPS) for number in range(cameras)]
         settings: dict[str, object] = {"max_streams": cameras, "ingest__workers": workers}
         settings["capacity__admission"] = "off"
@@ -171,9 +196,16 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--sampling", type=read_sampling, default=EVERY_WINDOW)
+    parser.add_argument("--moving", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    idle = measure(options.cameras, options.workers, options.seconds, options.sampling)
+    idle = measure(
+        options.cameras,
+        options.workers,
+        options.seconds,
+        options.sampling,
+        moving=options.moving,
+    )
     if options.json:
         print(json.dumps(asdict(idle) | {"holds": idle.holds}))
     else:
