@@ -27,6 +27,7 @@ class Gate:
         self.open.set()
         self.entered = threading.Event()
         self.failure: Exception | None = None
+        self.steps: list[int] = []
 
     def encode(self, images: Image) -> Feature:
         self.entered.set()
@@ -36,6 +37,7 @@ class Gate:
         return self._inner.encode(images)
 
     def step(self, features: Feature, state: State) -> Step:
+        self.steps.append(len(features))
         return self._inner.step(features, state)
 
     def zero_state(self) -> State:
@@ -284,6 +286,31 @@ def test_a_window_that_is_left_out_takes_no_place_in_a_batch(
     scores = sink.wait_for(9)
     assert sink.batches == [1, 4]
     assert sum(s.drop_reason is DropReason.STILL for s in scores) == 4
+
+
+def test_what_many_streams_lose_is_one_step_of_the_head(
+    batcher: Batcher, gate: Gate, sink: Sink
+) -> None:
+    """As each would be alone: a server that loses most windows still has time to score some."""
+    lanes = [batcher.open_lane(f"cam{n}", 0) for n in range(70)]
+    for lane in lanes:
+        batcher.submit(lane, window(0, 51))
+    sink.wait_for(70)
+    busy = batcher.open_lane("busy", 0)
+    hold(gate, batcher, busy)
+    gate.steps.clear()
+    for number in (1, 2):
+        for lane in lanes:
+            batcher.report_drop(lane, span_of(number), DropReason.BACKLOG)
+    gate.open.set()
+    scores = sink.wait_for(70 * 3 + 1)[71:]
+    assert gate.steps == [1, 64, 6, 64, 6]
+    for lane in lanes:
+        of_lane = [s for s in scores if s.stream_id == lane.stream_id]
+        assert [s.sequence for s in of_lane] == [1, 2]
+    batcher.submit(lanes[3], window(3, 51))
+    expected = trail_scores([0.2] * 4)
+    assert sink.wait_for(70 * 3 + 2)[-1].score == pytest.approx(expected[3], abs=1e-6)
 
 
 def test_windows_lost_on_the_way_keep_their_sequence(batcher: Batcher, sink: Sink) -> None:

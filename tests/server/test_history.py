@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -18,7 +19,7 @@ from server.alerts import ScoredSpan
 from server.history import MAX_WAITING_WINDOWS, HistoryLimits, ScoreHistory
 from server.series import ScoreSeries
 from server.store.database import Database
-from server.store.history import HistoryStore, pack, unpack
+from server.store.history import HistoryStore, PackedChunk, pack, unpack
 from server.store.streams import StreamStore
 from server.store.tables import SCORE_HISTORY
 from server.streams import SourceUrl, StreamConfig
@@ -155,6 +156,27 @@ def rows(database: Database) -> int:
             sa.select(sa.func.count()).select_from(SCORE_HISTORY)
         ).scalar_one()
     return count
+
+
+def test_a_chunk_that_was_deleted_meanwhile_is_written_anew(database: Database) -> None:
+    store = HistoryStore(database)
+    packed = pack(ScoreSeries.of(spans(3)))
+    chunks = [PackedChunk(None, name, BUNDLE, 1.0, 2.0, packed) for name in "abc"]
+    known = [
+        replace(chunk, chunk_id=chunk_id, windows=pack(ScoreSeries.of(spans(5))))
+        for chunk, chunk_id in zip(chunks, store.write(chunks), strict=True)
+    ]
+    store.forget("b")
+    fresh = PackedChunk(None, "d", BUNDLE, 1.0, 2.0, packed)
+    ids = store.write([known[0], known[1], fresh, known[2]])
+    assert (ids[0], ids[3]) == (known[0].chunk_id, known[2].chunk_id)
+    assert len(set(ids)) == rows(database) == 4
+    for name, length in zip("abcd", (5, 5, 5, 3), strict=True):
+        assert len(store.read(name, BUNDLE, 0.0)) == length
+    # Each id is of the stream whose chunk stood in its place.
+    assert store.write([replace(known[1], chunk_id=ids[1], windows=packed)]) == [ids[1]]
+    assert len(store.read("b", BUNDLE, 0.0)) == 3
+    assert store.write([]) == []
 
 
 def test_the_past_is_trimmed_by_age_and_by_bytes_of_each_stream(database: Database) -> None:
