@@ -106,7 +106,6 @@ class Admission:
         self._account: Capacity | None = None
         self._account_until_seconds = 0.0
         self._settling: asyncio.TimerHandle | None = None
-        self._door = asyncio.Lock()
         self._patient_until_seconds: float | None = None
         self._watching: asyncio.Task[None] | None = None
         telemetry.engine_pace(rules.pace)
@@ -203,22 +202,23 @@ class Admission:
         self._overloaded = capacity.overloaded
 
     @asynccontextmanager
-    async def entering(self, *, at_once: bool) -> AsyncIterator[None]:
-        """One newcomer at a time.
+    async def entering(self, turn: asyncio.Lock, *, at_once: bool) -> AsyncIterator[None]:
+        """Hold the turn, for a newcomer.
 
         A server that never measured a stream takes as many at once as it would hold of large
-        cameras; the next ones wait until the first are measured, some seconds.
+        cameras; the next ones wait until the first are measured, some seconds, and not in
+        others' turn.
 
         Args:
-            at_once: not this one; it takes no place, or has it.
+            turn: of whoever changes the streams.
+            at_once: not this one waits; it takes no place, or has it.
         """
-        if at_once:
-            yield
-            return
-        async with self._door:
-            while self._must_wait():
-                await asyncio.sleep(_POLL_SECONDS)
-            yield
+        while True:
+            async with turn:
+                if at_once or not self._must_wait():
+                    yield
+                    return
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _must_wait(self) -> bool:
         capacity = self._lately()

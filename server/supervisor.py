@@ -158,8 +158,9 @@ class Supervisor:
         """
         self._settings.access.check(config)
         self._settings.alert_policy(config, self.model.threshold)
-        async with self._admission.entering(at_once=config.url.scheme == "file"), self._changing:
-            crowded = self._admission.check(config, lossless=config.url.scheme == "file")
+        lossless = config.url.scheme == "file"
+        async with self._admission.entering(self._changing, at_once=lossless):
+            crowded = self._admission.check(config, lossless=lossless)
             created_seconds = time.time()
             await asyncio.to_thread(self._store.save, config, created_seconds)
             next_sequence = await asyncio.to_thread(self._begins_at, config.stream_id)
@@ -437,7 +438,7 @@ class Supervisor:
         self, stream_id: str | None, temporary_id: str, push: PushFormat
     ) -> PushSession:
         at_once = push.lossless or stream_id is not None
-        async with self._admission.entering(at_once=at_once), self._changing:
+        async with self._admission.entering(self._changing, at_once=at_once):
             if stream_id is None:
                 config = StreamConfig(temporary_id, SourceUrl(PUSHED))
                 self._admission.check(config, lossless=push.lossless)

@@ -52,6 +52,7 @@ class Account:
         self.registry = Registry(max_streams=40)
         self.telemetry = Telemetry()
         self.thinned: dict[str, bool] = {}
+        self.turn = asyncio.Lock()
         rules = CapacityRules(cores, 1.0, enforced, PACE, 1.0)
         self.admission = Admission(self.registry, rules, self.telemetry, list, self.thin)
 
@@ -78,17 +79,23 @@ class Account:
 
     async def ask(self, stream_ids: list[str]) -> int:
         """How many of those that ask one after the other are let in."""
-        admitted = 0
-        for stream_id in stream_ids:
-            async with self.admission.entering(at_once=False):
-                with suppress(CapacityError):
-                    self.admission.check(camera(stream_id), lossless=False)
-                    self.enter(camera(stream_id))
-                    admitted += 1
-        return admitted
+        return sum([await self._ask(stream_id) for stream_id in stream_ids])
+
+    async def ask_together(self, stream_ids: list[str]) -> int:
+        """How many of those that ask at the same time are let in."""
+        return sum(await asyncio.gather(*map(self._ask, stream_ids)))
+
+    async def _ask(self, stream_id: str) -> bool:
+        async with self.admission.entering(self.turn, at_once=False):
+            await asyncio.sleep(0)  # as the store takes its time
+            with suppress(CapacityError):
+                self.admission.check(camera(stream_id), lossless=False)
+                self.enter(camera(stream_id))
+                return True
+        return False
 
     async def ask_with_a_file(self, stream_id: str) -> None:
-        async with asyncio.timeout(1), self.admission.entering(at_once=True):
+        async with asyncio.timeout(1), self.admission.entering(self.turn, at_once=True):
             self.admission.check(camera(stream_id), lossless=True)
 
     def run(self, seconds: int, cores: dict[str, float], *, windows: int = 2) -> None:
@@ -154,9 +161,14 @@ def test_what_was_measured_stands_for_the_next_once_all_are_gone(account: Accoun
     assert asyncio.run(account.ask([f"new{number}" for number in range(50)])) == 4
 
 
-def test_the_first_of_many_are_measured_before_the_others_are_let_in(account: Account) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_the_first_of_many_are_measured_before_the_others_are_let_in(
+    account: Account, *, together: bool
+) -> None:
+    ask = account.ask_together if together else account.ask
+
     async def fifty() -> int:
-        asked = asyncio.create_task(account.ask([f"s{number}" for number in range(50)]))
+        asked = asyncio.create_task(ask([f"s{number}" for number in range(50)]))
         while len(account.registry.all()) < 3:  # .25 + .05 each, were they large
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.3)
