@@ -14,6 +14,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 DEMO ?=
 TEST ?=
+# Live tests mostly wait and have one of the processes for themselves.
+PROCESSES ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := .venv/bin
@@ -47,7 +49,7 @@ demo: .venv-run/.installed
 dev: .venv/.installed
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(TEST)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadscope --no-loadscope-reorder $(TEST)
 
 reliability: .venv/.installed
 	$(BIN)/python -m pytest --long $(RELIABILITY)

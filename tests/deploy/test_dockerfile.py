@@ -24,6 +24,7 @@ def test_the_linter_has_nothing_to_say() -> None:
     assert (finished.returncode, finished.stdout) == (0, "")
 
 
+@pytest.mark.long
 def test_nothing_but_what_is_built_is_sent_to_docker() -> None:
     sent = sent_files(ROOT)
     folders = {path.split("/")[0] for path in sent}

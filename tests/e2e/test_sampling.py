@@ -53,6 +53,7 @@ def assert_all_told(scores: list[WindowScore]) -> None:
     assert reasons <= {None, DropReason.STILL, DropReason.THINNED}
 
 
+@pytest.mark.long
 def test_a_still_scene_is_scored_now_and_then_and_a_moving_one_always(
     cameras: RtspServer, client: Client, server: ServerProcess, scores: Scores
 ) -> None:

@@ -88,6 +88,7 @@ def reckoned(made: Made, bundle: Path, video: str) -> np.ndarray:
     return features
 
 
+@pytest.mark.long
 def test_the_bundle_makes_the_features_that_the_head_was_trained_on(
     made: Made, bundle: Path
 ) -> None:

@@ -300,6 +300,7 @@ for number in range(10**6):
 """
 
 
+@pytest.mark.long
 def test_whenever_a_writer_is_killed_its_files_are_whole_or_absent(tmp_path: Path) -> None:
     clip = render_clip(tmp_path / "a.mp4", seconds=2.0)
     frames = len(played(clip))
