@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import postgresql
@@ -40,6 +41,11 @@ POLITE = 10
 collect_ignore = ["tests/support/gst_program.py", "tests/support/gst_server.py"]
 # Alembic runs its own files, and only within a migration.
 collect_ignore_glob = ["server/store/migrations/*"]
+
+
+# How long an example takes says what else the machine does; a test that hangs has its timeout.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:
