@@ -162,6 +162,8 @@ class Admission:
         known = {pid: seconds for pid, seconds in used.items() if seconds is not None}
         self._usage.looked(time.monotonic(), known, os.getpid())
         capacity = self.settle()
+        if capacity.measured:  # it stands for the next ones, should all of these go
+            self._remembered = capacity.expected
         self._telemetry.capacity(capacity.summary())
         for member in capacity.members:
             if member.cost is not None:
@@ -282,7 +284,7 @@ class Admission:
             for number, stream in enumerate(live)
         ]
         encode = self._usage.window().times(rules.windows_per_second)
-        capacity = Capacity(
+        return Capacity(
             rules.budget,
             members,
             self._usage.rest(),
@@ -290,9 +292,6 @@ class Admission:
             prior_measured=self._remembered is not None,
             enforced=rules.enforced,
         )
-        if capacity.measured:  # it stands for the next ones, should all of these go
-            self._remembered = capacity.expected
-        return capacity
 
 
 def refusal(capacity: Capacity, newcomer: Member) -> str:

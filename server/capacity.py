@@ -246,11 +246,9 @@ class Capacity:
         return not joined.overloaded
 
     def room_for_any(self, decode_cores: float) -> bool:
-        """Whether one more would fit, did each that was not measured take that to be decoded."""
-        assumed = StreamCost(decode_cores, self.prior.encode)
-        costs = [member.cost or assumed for member in self.members] + [assumed]
-        load = sum((cost.at(1.0) for cost in costs), self.rest)
-        return load.fits(self.budget)
+        """Whether one more would fit, did each take so much to be decoded; while none is known."""
+        each = StreamCost(decode_cores, self.prior.encode).at(1.0)
+        return (self.rest + each.times(len(self.members) + 1)).fits(self.budget)
 
     def adjustments(self) -> list[Adjustment]:
         """What to change now; with costs as they are, a second look then changes nothing back."""
