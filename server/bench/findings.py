@@ -40,8 +40,8 @@ class LoadTrial:
     @property
     def held(self) -> int:
         """Cameras that were: all; those admitted, where nothing but a refusal is wrong; or none."""
-        only_refused = len(self.complaints) == (self.run.refused > 0)
-        return self.run.cameras - self.run.refused if only_refused else 0
+        only_refused = self.run.refused > 0 and len(self.complaints) == 1
+        return self.run.cameras - self.run.refused if self.holds or only_refused else 0
 
 
 @dataclass(frozen=True, slots=True)

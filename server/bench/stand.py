@@ -24,9 +24,10 @@ from server.rpc.client import ClientError
 from server.streams import SourceUrl, StreamConfig
 
 SETTLE_SECONDS = 2.0
+"""After the last camera's first window: what opening took of the cores has passed."""
+
 ASK_AGAIN_SECONDS = 10.0
 """What cameras take is dearest while many connect: for so long refused ones ask once more."""
-"""After the last camera's first window: what opening took of the cores has passed."""
 
 FIRST_WINDOW_SECONDS = 30.0
 
